@@ -118,7 +118,7 @@ class ForwardedServer:
         request = wire.parse_request(payload.body, payload.json_length)
         if self._forwarding.tensors == "binary":
             return payload
-        return encoded_in(request, TensorForm.JSON, as_base64=without_text(request))
+        return encoded_in(request, TensorForm.JSON, as_base64=without_text(request)).joined()
 
     def _post(
         self, path: str, request: wire.Encoded, traced: Mapping[str, str]

@@ -10,7 +10,7 @@ from scheduler.wire import Tensor
 from scheduler.wire.trace_context import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferenceCall:
     """One inference request, parsed and checked against the model's metadata."""
 
@@ -51,7 +51,7 @@ class InferenceCall:
         return tuple([tensor.shape[1:] for tensor in self.inputs])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A call's part of a batch's answer, and how it was computed."""
 

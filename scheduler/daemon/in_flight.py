@@ -28,7 +28,7 @@ LATE_LIMIT_S = 30.0
 """How long the sender still waits, for the bill only, for an invocation that was given up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnsweredBatch:
     """A batch with its answer, cut into one part for each member."""
 

@@ -100,7 +100,7 @@ class EdgeCaller:
         if items not in self._bodies:
             inputs = batch_of(self._payloads, items)
             request = InferRequest(str(items), inputs, binary_by_default=True)
-            self._bodies[items] = encoded_in(request, self._form, as_base64=without_text(request))
+            self._bodies[items] = encoded_in(request, self._form, as_base64=without_text(request)).joined()
         return self._bodies[items]
 
 

@@ -11,6 +11,7 @@ References:
 from scheduler.wire.body import (
     JSON_LENGTH_HEADER,
     Encoded,
+    EncodedParts,
     InferRequest,
     InferResponse,
     OutputRequest,
@@ -42,6 +43,7 @@ __all__ = [
     "JSON_LENGTH_HEADER",
     "ROWS_SUFFIX",
     "Encoded",
+    "EncodedParts",
     "InferRequest",
     "InferResponse",
     "OutputRequest",

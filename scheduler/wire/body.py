@@ -14,7 +14,7 @@ from scheduler.wire import fields
 from scheduler.wire.error import WireError, shown
 from scheduler.wire.fields import json_object, named_entries
 from scheduler.wire.json_data import data_from_json, data_to_json
-from scheduler.wire.tensor import DATATYPES, Tensor, check_raw
+from scheduler.wire.tensor import DATATYPES, Tensor, check_raw, pieces_of
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _MAX_LENGTH_DIGITS = 12
@@ -32,7 +32,7 @@ class Headers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutputRequest:
     """An output that the client asks for; `class_count` > 0 asks for its top classes (Triton's "classification")."""
 
@@ -41,7 +41,7 @@ class OutputRequest:
     class_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """An inference request; its parameter `binary_data_output` is `binary_by_default`, and not in `parameters`."""
 
@@ -52,7 +52,7 @@ class InferRequest:
     binary_by_default: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """An inference response."""
 
@@ -63,7 +63,25 @@ class InferResponse:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class EncodedParts:
+    """A body in pieces, and the length in bytes of its JSON object, None where the object is the whole body."""
+
+    parts: Sequence[bytes | memoryview]
+    json_length: int | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that the body needs."""
+        return _headers_of(self.json_length)
+
+    def joined(self) -> Encoded:
+        """Returns the same in one piece."""
+        first, *others = self.parts
+        return Encoded(b"".join(self.parts) if others else bytes(first), self.json_length)
+
+
+@dataclass(slots=True)
 class Encoded:
     """A body and the length in bytes of its JSON object, None where the object is the whole body."""
 
@@ -73,9 +91,13 @@ class Encoded:
     @property
     def headers(self) -> dict[str, str]:
         """The HTTP headers that the body needs."""
-        if self.json_length is None:
-            return {"Content-Type": "application/json"}
-        return {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(self.json_length)}
+        return _headers_of(self.json_length)
+
+
+def _headers_of(json_length: int | None) -> dict[str, str]:
+    if json_length is None:
+        return {"Content-Type": "application/json"}
+    return {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(json_length)}
 
 
 def json_length_of(headers: Headers) -> int | None:
@@ -131,6 +153,11 @@ def request_of_parts(head: Mapping[str, Any], data: Sequence[bytes | memoryview]
 
 
 def encode_request(request: InferRequest, *, binary: bool = True, as_base64: Collection[str] = ()) -> Encoded:
+    """Encodes a request in one piece; see `request_parts`."""
+    return request_parts(request, binary=binary, as_base64=as_base64).joined()
+
+
+def request_parts(request: InferRequest, *, binary: bool = True, as_base64: Collection[str] = ()) -> EncodedParts:
     """Encodes a request, with all its tensors in binary form or all in JSON.
 
     Args:
@@ -150,7 +177,7 @@ def encode_request(request: InferRequest, *, binary: bool = True, as_base64: Col
         head["parameters"] = parameters
     if request.outputs:
         head["outputs"] = [_output_request_json(output) for output in request.outputs]
-    return _encode(head, "inputs", [(tensor, binary) for tensor in request.inputs], as_base64=as_base64)
+    return _parts(head, "inputs", [(tensor, binary) for tensor in request.inputs], as_base64=as_base64)
 
 
 def parse_response(body: bytes | memoryview, json_length: int | None) -> InferResponse:
@@ -190,7 +217,7 @@ def encode_response(
         head["parameters"] = dict(response.parameters)
     outputs = requested_outputs(response, requested)
     binary = [wanted.binary for wanted in requested] if requested else [binary_by_default] * len(outputs)
-    return _encode(head, "outputs", list(zip(outputs, binary, strict=True)))
+    return _parts(head, "outputs", list(zip(outputs, binary, strict=True))).joined()
 
 
 def requested_outputs(response: InferResponse, requested: Sequence[OutputRequest]) -> tuple[Tensor, ...]:
@@ -334,20 +361,23 @@ def _output_request_json(output: OutputRequest) -> dict[str, object]:
     return {"name": output.name, "parameters": parameters}
 
 
-def _encode(
+def _parts(
     head: dict[str, object], key: str, tensors: Sequence[tuple[Tensor, bool]], *, as_base64: Collection[str] = ()
-) -> Encoded:
+) -> EncodedParts:
     """Encodes a body; `tensors`, each with whether its data is binary, are listed under `key`."""
     head[key] = [_tensor_json(tensor, binary, as_base64=tensor.name in as_base64) for tensor, binary in tensors]
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
-    raws = [tensor.raw for tensor, binary in tensors if binary]
-    return Encoded(b"".join((text, *raws)), len(text)) if raws else Encoded(text, None)
+    parts: list[bytes | memoryview] = [text]
+    for tensor, binary in tensors:
+        if binary:
+            parts += pieces_of(tensor)
+    return EncodedParts(parts, len(text) if len(parts) > 1 else None)
 
 
 def _tensor_json(tensor: Tensor, binary: bool, *, as_base64: bool = False) -> dict[str, object]:
     entry: dict[str, object] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
     if binary:
-        entry["parameters"] = {"binary_data_size": len(tensor.raw)}
+        entry["parameters"] = {"binary_data_size": sum(map(len, pieces_of(tensor)))}
     elif as_base64 and tensor.datatype == "BYTES":
         entry["parameters"] = {"content_type": "base64"}
         entry["data"] = [base64.b64encode(element).decode() for element in tensor.elements()]

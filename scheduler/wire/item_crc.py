@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 from scheduler.wire.tensor import Tensor, byte_edges
+
+try:
+    # The same sums, ten times as fast or more; not everywhere, and where they are computed alone it is no matter.
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
 
 ITEM_CRC32 = "item_crc32"
 """Name of the parameter of an answer, and of the key in the header of a function's frame."""
@@ -25,11 +30,17 @@ def item_crc32(inputs: Sequence[Tensor]) -> str:
     'c1f78f6358feded9'
     """
     items = inputs[0].items
+    if items == 1:
+        value = 0
+        for tensor in inputs:
+            byte_edges(tensor, (0, 1))
+            value = crc32(tensor.raw, value)
+        return f"{value:08x}"
     sums = [0] * items
     for tensor in inputs:
         raw, edges = memoryview(tensor.raw), byte_edges(tensor, range(items + 1))
         for item in range(items):
-            sums[item] = zlib.crc32(raw[edges[item] : edges[item + 1]], sums[item])
+            sums[item] = crc32(raw[edges[item] : edges[item + 1]], sums[item])
     return "".join([f"{value:08x}" for value in sums])
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from scheduler.wire.body import Encoded, InferRequest, encode_request
+from scheduler.wire.body import EncodedParts, InferRequest, request_parts
 from scheduler.wire.tensor import Tensor
 
 BINARY_EXTENSION = "binary_tensor_data"
@@ -44,15 +44,15 @@ def likely_form(server: str) -> TensorForm:
     return TensorForm.JSON if server in _JSON_ONLY else TensorForm.BINARY
 
 
-def encoded_in(request: InferRequest, form: TensorForm, *, as_base64: Collection[str]) -> Encoded:
+def encoded_in(request: InferRequest, form: TensorForm, *, as_base64: Collection[str]) -> EncodedParts:
     """Encodes a request in a form; in JSON the inputs `as_base64` become that.
 
     Raises:
         WireError: a tensor has no form in JSON.
     """
     if form is TensorForm.BINARY:
-        return encode_request(request)
-    return encode_request(replace(request, binary_by_default=False), binary=False, as_base64=as_base64)
+        return request_parts(request)
+    return request_parts(replace(request, binary_by_default=False), binary=False, as_base64=as_base64)
 
 
 def without_text(request: InferRequest) -> list[str]:

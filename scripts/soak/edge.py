@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
-from aiohttp.http import StreamWriter
 from multidict import CIMultiDict
 
 from scheduler import wire
+from scheduler.daemon.backends.bounded_reading import TooLarge
+from scheduler.daemon.backends.edge_calls import Disconnected, EdgeAnswer
 from scheduler.wire import InferRequest
 from scripts.soak import answers, sites, truth
 
@@ -62,16 +63,8 @@ class Session:
     """What the daemon takes for an aiohttp.ClientSession."""
 
     def __init__(self, edge: Edge) -> None:
-        """Has no connection yet."""
+        """Has no connection."""
         self._edge = edge
-        self._kept = False
-
-    def post(
-        self, url: object, *, data: Any, headers: Mapping[str, str], trace_request_ctx: Any = None, **_: object
-    ) -> Exchange:
-        """Sends a batch."""
-        model = str(url).split("/models/")[1].removesuffix("/infer")
-        return Exchange(self._batch(model, data, headers, trace_request_ctx))
 
     def get(self, url: object, **options: Any) -> Exchange:
         """Asks for a status or a description."""
@@ -81,52 +74,6 @@ class Session:
     async def close(self) -> None:
         """Does nothing."""
 
-    async def _batch(self, model: str, body: Any, headers: Mapping[str, str], context: Any) -> Response:
-        world, edge = self._edge.world, self._edge
-        world.machine.refuse_the_dead()
-        what = world.fault("edge")
-        if what == "refused":
-            await self._gone("refused")
-        if what == "unwritten":
-            await asyncio.sleep(FOR_EVER_S)
-        if context is not None and self._kept:
-            context.reused = True
-        writer = _Writer()
-        await body.write(writer)
-        self._kept = True
-        request = wire.parse_request(writer.written, wire.json_length_of(CIMultiDict(headers)))
-        world.note("edge gets", f"{model} batch {request.id}, {what or 'well'}")
-        if what == "hang":
-            await asyncio.sleep(FOR_EVER_S)
-        await asyncio.sleep(ROUND_TRIP_S)
-        if what in _STATUS:
-            status, sentence = _STATUS[what]
-            waits = world.noise.choice(_WAITS) if what in ("503", "429") else ""
-            return Response(status, sentence, {"Retry-After": waits} if waits else {})
-        if truth.refused(model, request.inputs):
-            return Response(400, b'{"error": "the value -1 has no meaning"}')
-        service_s = await edge.compute(request.inputs[0].items, slow=what == "slow")
-        if what == "cut" or world.fault("edge") == "refused":
-            await self._gone("cut")
-        return self._answer(model, request, what, service_s)
-
-    def _answer(self, model: str, request: InferRequest, what: str, service_s: float) -> Response:
-        world, edge = self._edge.world, self._edge
-        if what == "garbage":
-            return Response(200, world.noise.randbytes(40))
-        if what == "huge":
-            return Response(200, b"", endless=True)
-        other = what == "identity" and not world.expects(model)
-        found = answers.response(model, request, what="" if other else what, stale=edge.latest.get(model))
-        said = {**found.parameters, "service_s": service_s, "identity": edge.identity(model, what)}
-        if what == "lies":
-            said |= answers.lies(world.noise, ("service_s",))
-        edge.latest[model] = request
-        found = wire.InferResponse(found.model_name, found.outputs, found.id, "1", said)
-        encoded = wire.encode_response(found, binary_by_default=True)
-        whole = encoded.body[: len(encoded.body) // 2] if what == "half" else encoded.body
-        return Response(200, whole, dict(encoded.headers))
-
     async def _asked(self, url: str, limit_s: float | None) -> Response:
         world = self._edge.world
         world.machine.refuse_the_dead()
@@ -135,7 +82,8 @@ class Session:
             await asyncio.sleep(FOR_EVER_S if limit_s is None else limit_s)
             raise asyncio.TimeoutError
         if what == "refused":
-            await self._gone("refused")
+            await asyncio.sleep(ROUND_TRIP_S)
+            raise aiohttp.ClientOSError(errno.ECONNREFUSED, "Connection refused")
         await asyncio.sleep(ROUND_TRIP_S)
         if what in _STATUS:
             return Response(*_STATUS[what])
@@ -148,12 +96,82 @@ class Session:
         identity = self._edge.identity(url.rpartition("/")[2], what)
         return _json({"parameters": {"max_batch": sites.EDGE_LAW[2], "identity": identity}})
 
-    async def _gone(self, how: str) -> None:
+
+class Calls:
+    """What the daemon takes for the connections that batches go over."""
+
+    def __init__(self, edge: Edge) -> None:
+        """Has no connection yet."""
+        self._edge = edge
+        self._kept = False
+
+    async def post(
+        self,
+        path: str,
+        parts: Sequence[bytes | memoryview],
+        headers: Mapping[str, str],
+        *,
+        limit_bytes: int,
+        written: Callable[[], object],
+        fresh: bool = False,
+    ) -> EdgeAnswer:
+        """Sends a batch."""
+        model = path.split("/models/")[1].removesuffix("/infer")
+        world, edge = self._edge.world, self._edge
+        world.machine.refuse_the_dead()
+        what = world.fault("edge")
+        if what == "refused":
+            await self._gone("refused")
+        if what == "unwritten":
+            await asyncio.sleep(FOR_EVER_S)
+        reused, self._kept = self._kept and not fresh, True
+        written()
+        request = wire.parse_request(b"".join(parts), wire.json_length_of(CIMultiDict(headers)))
+        world.note("edge gets", f"{model} batch {request.id}, {what or 'well'}")
+        if what == "hang":
+            await asyncio.sleep(FOR_EVER_S)
+        await asyncio.sleep(ROUND_TRIP_S)
+        if what in _STATUS:
+            status, sentence = _STATUS[what]
+            waits = world.noise.choice(_WAITS) if what in ("503", "429") else ""
+            return self._said(status, sentence, {"Retry-After": waits} if waits else {})
+        if truth.refused(model, request.inputs):
+            return self._said(400, b'{"error": "the value -1 has no meaning"}', {})
+        service_s = await edge.compute(request.inputs[0].items, slow=what == "slow")
+        if what == "cut" or world.fault("edge") == "refused":
+            await self._gone("cut", reused=reused)
+        if what == "huge":
+            raise TooLarge(limit_bytes)
+        return self._answer(model, request, what, service_s)
+
+    def _answer(self, model: str, request: InferRequest, what: str, service_s: float) -> EdgeAnswer:
+        world, edge = self._edge.world, self._edge
+        if what == "garbage":
+            return self._said(200, world.noise.randbytes(40), {})
+        other = what == "identity" and not world.expects(model)
+        found = answers.response(model, request, what="" if other else what, stale=edge.latest.get(model))
+        said = {**found.parameters, "service_s": service_s, "identity": edge.identity(model, what)}
+        if what == "lies":
+            said |= answers.lies(world.noise, ("service_s",))
+        edge.latest[model] = request
+        found = wire.InferResponse(found.model_name, found.outputs, found.id, "1", said)
+        encoded = wire.encode_response(found, binary_by_default=True)
+        whole = encoded.body[: len(encoded.body) // 2] if what == "half" else encoded.body
+        return self._said(200, whole, encoded.headers)
+
+    def _said(self, status: int, body: bytes, headers: Mapping[str, str]) -> EdgeAnswer:
+        by_name = {name.lower(): value for name, value in headers.items()}
+        return EdgeAnswer(status, by_name, body, self._edge.world.machine.now(), None)
+
+    async def _gone(self, how: str, *, reused: bool = False) -> None:
         self._kept = False
         if how == "refused":
             await asyncio.sleep(ROUND_TRIP_S)
-            raise aiohttp.ClientOSError(errno.ECONNREFUSED, "Connection refused")
-        raise aiohttp.ServerDisconnectedError
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        raise Disconnected(kept=reused)
+
+    async def close(self) -> None:
+        """Does nothing."""
 
 
 class Exchange:
@@ -196,21 +214,6 @@ class Response:
     async def _pieces(self) -> AsyncIterator[bytes]:
         for _ in range(10_000):
             yield b" " * 2**16
-
-
-class _Writer(StreamWriter):
-    """Keeps what is written."""
-
-    transport = None
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    async def write(self, chunk: Any, *, drain: bool = True, LIMIT: int = 0) -> None:  # noqa: ARG002, N803
-        self.written += bytes(chunk)
-
-    async def drain(self) -> None:
-        pass
 
 
 def _json(value: object) -> Response:

@@ -29,7 +29,7 @@ from scheduler.daemon.state.store import Store
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.site.plan import best_plan
 from scripts.soak import functions as functions_module
-from scripts.soak.edge import Session
+from scripts.soak.edge import Calls, Session
 from scripts.soak.functions import Caller
 from scripts.soak.watch import WatchedDriver, WatchedEngine
 
@@ -256,9 +256,10 @@ def replacements(world: World) -> Iterator[None]:
         (function_module, "DaemonThreads", threads),
         (function_module, "FunctionCaller", lambda *_, **__: Caller(world.functions)),
         (function_module, "probe_uplink", lambda **_: functions_module.probe_uplink(world.functions)),
-        (function_module, "_warn_of_proxies", lambda: None),
+        (function_module, "_warn_of_proxies", lambda *_: None),
         (web.Application, "add_routes", lambda *_: []),  # no client of a world comes by a path
         (edge_module.EdgeBackend, "_new_session", lambda *_, **__: Session(world.edge)),
+        (edge_module.EdgeBackend, "_new_calls", lambda *_: Calls(world.edge)),
     ]
     if world.script.seed % 8 != 4:
         # The planner is pure and has tests of its own; in most worlds its quick plans are enough.

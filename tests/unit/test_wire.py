@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import dataclasses
 import json
 import struct
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -30,12 +32,14 @@ from scheduler.wire import (
     concat,
     encode_request,
     encode_response,
+    item_crc32,
     pack_frame,
     parse_request,
     parse_response,
     split,
     unpack_frame,
 )
+from scheduler.wire.tensor import pieces_of
 
 
 def said_from_json(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -334,3 +338,33 @@ def test_where_elements_end_belongs_to_the_data_of_each_tensor() -> None:
     assert other.elements() == [b"abc", b"d"]
     assert tensor == Tensor.from_elements("image", [b"a", b"bc"])
     assert "_ends" not in repr(tensor)
+
+
+@given(st.lists(st.lists(st.binary(max_size=9), min_size=1, max_size=3), min_size=2, max_size=4))
+def test_a_gathered_tensor_is_the_joined_one(parts: list[list[bytes]]) -> None:
+    gathered = concat([Tensor.from_elements("x", part) for part in parts])
+    joined = Tensor.from_elements("x", [element for part in parts for element in part])
+    assert gathered == joined
+    assert joined == gathered
+    assert (gathered.items, gathered.elements(), bytes(gathered.raw)) == (joined.items, joined.elements(), joined.raw)
+    assert b"".join(pieces_of(gathered)) == joined.raw
+    assert item_crc32([gathered]) == "".join(f"{crc32(framed(element)):08x}" for element in joined.elements())
+
+
+def framed(element: bytes) -> bytes:
+    return len(element).to_bytes(4, "little") + element
+
+
+TEXTS = st.text("AQgw+/=_- \nä", max_size=9) | st.binary(max_size=9).map(lambda data: base64.b64encode(data).decode())
+
+
+@given(TEXTS)
+def test_base64_is_what_the_standard_library_takes_for_it(text: str) -> None:
+    sent = replace(Tensor.from_elements("x", [text.encode()]), from_json=True)
+    try:
+        expected = base64.b64decode(text.encode(), validate=True)
+    except binascii.Error:
+        with pytest.raises(WireError, match="not base64"):
+            base64_elements(sent)
+    else:
+        assert base64_elements(sent).elements() == [expected]

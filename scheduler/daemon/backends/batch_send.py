@@ -38,7 +38,7 @@ class BatchSend:
     """When the backend had written the whole body, or had given it to a thread that writes it; None: not yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """An answer to a batch that fits the model's card: its outputs, datatypes and shapes; ragged ones are counted."""
 

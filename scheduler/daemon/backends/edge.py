@@ -2,16 +2,13 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import orjson
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import StreamWriter
 from yarl import URL
 
 from scheduler import wire
@@ -19,10 +16,10 @@ from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
 from scheduler.daemon.backends.claims import believed, waited_s
+from scheduler.daemon.backends.edge_calls import KEEP_ALIVE_S, Disconnected, EdgeAnswer, EdgeCalls
 from scheduler.daemon.backends.edge_description import describe
 from scheduler.daemon.backends.edge_refusals import about_form, refused
 from scheduler.daemon.backends.edge_servers import EdgeServers
-from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
@@ -31,9 +28,6 @@ from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import EDGE_NAME, Place
 from scheduler.wire import InferRequest, InferResponse, WireError
 from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
-
-KEEP_ALIVE_S = 30.0
-"""Shorter than the idle limits of servers (120 s for ours), so that no batch uses a connection that is being closed."""
 
 PROBE_LIMIT_S = 1.0
 """Longest wait for the answer to a probe: an edge that falls silent is noticed within 2 s of the batch that it has."""
@@ -80,29 +74,34 @@ class EdgeBackend:
         """Whether the server was asked what it is, since it was last away."""
         self._server = ""
         self._session: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
-        """Opens a connection for each call."""
+        """For all but batches."""
+        self._calls: EdgeCalls | None = None
         self._infer_urls: dict[str, URL] = {}
 
     async def open(self) -> None:
-        """Creates the connection pool."""
-        # The engine bounds the batches in flight, so the pool needs no limit.
+        """Creates the connection pools."""
         tls = self._access.context()
         self._session = self._new_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls))
-        self._fresh = self._new_session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls))
+        self._calls = self._new_calls(tls)
+
+    def _new_calls(self, tls: ssl.SSLContext | bool) -> EdgeCalls:
+        # The engine bounds the batches in flight, so the pool needs no limit.
+        return EdgeCalls(
+            self._url,
+            headers=self._access.headers,
+            tls=tls,
+            connect_timeout_s=self._connect_timeout_s,
+            clock=self._clock,
+        )
 
     def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        reuse = aiohttp.TraceConfig()
-        reuse.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=connector,
             headers=self._access.headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # No total limit: the batch sender gives batches up, so a second timer for each would be wasted.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding"),
-            trace_configs=[reuse],
         )
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
@@ -144,33 +143,27 @@ class EdgeBackend:
         except WireError as error:
             bare = BatchReport(elapsed_s=max(0.0, self._clock() - since_s))
             raise SendFailed(Failure(FailureKind.REJECTED, str(error)), bare) from None
-        traced = batch_send.trace.headers() if batch_send.trace is not None else {}
-        headers = {**encoded.headers, **traced}
-        body = _StampedBody(encoded.body, batch_send, self._clock)
-        limit_bytes = batch_send.outputs.limit_bytes(batch.items)
         try:
             try:
-                response, answer, read_at_s = await self._posted(self._pool(), batch.model, body, headers, limit_bytes)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not body.reused:
+                answer = await self._posted(batch_send, encoded)
+            except Disconnected as error:
+                if not error.kept:
                     raise
                 # The server had closed a kept connection, as some do after an error or a few seconds: it has read
                 # nothing, or else the edge computes the batch twice, which is free. Other kept ones may be closed too.
                 batch_send.written_at_s = None
-                body = _StampedBody(encoded.body, batch_send, self._clock)
-                fresh = self._fresh_pool()
-                response, answer, read_at_s = await self._posted(fresh, batch.model, body, headers, limit_bytes)
+                answer = await self._posted(batch_send, encoded, fresh=True)
         except TooLarge as error:
             sentence = f"the edge server's answer to batch {batch.batch_id} cannot be used: {error}"
-            raise SendFailed(Failure(FailureKind.BROKEN, sentence), self._report(since_s, body)) from None
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise SendFailed(Failure(FailureKind.BROKEN, sentence), self._report(since_s)) from None
+        except (OSError, asyncio.TimeoutError) as error:
             self._lost()
-            raise SendFailed(self._no_answer(batch_send, error), self._report(since_s, body)) from None
-        report = self._report(since_s, body, read_at_s=read_at_s)
-        if response.status != 200:
-            retry_after = response.headers.get("Retry-After")
-            raise SendFailed(refused(response.status, retry_after, answer, items=batch.items), report)
-        parsed = self._parse(response, answer, batch_send, report)
+            raise SendFailed(self._no_answer(batch_send, error), self._report(since_s)) from None
+        read_at_s, report = answer.read_at_s, self._report(since_s, answer)
+        if answer.status != 200:
+            body = bytes(answer.body)
+            raise SendFailed(refused(answer.status, answer.get("Retry-After"), body, items=batch.items), report)
+        parsed = self._parse(answer, batch_send, report)
         not_finite = batch_send.outputs.not_finite(parsed.outputs, batch.items)
         report = self._with_claims(report, parsed.parameters)
         identity = parsed.parameters.get("identity")
@@ -191,22 +184,28 @@ class EdgeBackend:
         queue_s = waited_s(parameters.get("queue_s"), at_most_s=left_s)
         return replace(report, service_s=claims.service_s, queue_s=queue_s, disbelieved=claims.disbelieved)
 
-    async def _posted(
-        self,
-        pool: aiohttp.ClientSession,
-        model: str,
-        body: "_StampedBody",
-        headers: Mapping[str, str],
-        limit_bytes: int,
-    ) -> tuple[aiohttp.ClientResponse, bytes, float]:
-        """Returns the response to a batch, its body, and when its last byte was read."""
-        target = self._infer_url(model)
-        post = pool.post(target, data=body, headers=headers, allow_redirects=False, trace_request_ctx=body)
-        async with post as response:
-            answer = await read_within(response, limit_bytes)
-            return response, answer, self._clock()
+    async def _posted(self, batch_send: BatchSend, encoded: wire.EncodedParts, *, fresh: bool = False) -> EdgeAnswer:
+        """Returns the answer to a batch; see `EdgeCalls.post`."""
+        assert self._calls is not None, "call open() first"
+        batch = batch_send.batch
 
-    def _encoded(self, model: str, request: InferRequest, form: TensorForm) -> wire.Encoded:
+        def written() -> None:
+            # From here on, the time is the network's.
+            batch_send.written_at_s = self._clock()
+
+        headers = encoded.headers
+        if batch_send.trace is not None:
+            headers |= batch_send.trace.headers()
+        return await self._calls.post(
+            self._infer_url(batch.model).raw_path,
+            encoded.parts,
+            headers,
+            limit_bytes=batch_send.outputs.limit_bytes(batch.items),
+            written=written,
+            fresh=fresh,
+        )
+
+    def _encoded(self, model: str, request: InferRequest, form: TensorForm) -> wire.EncodedParts:
         return encoded_in(request, form, as_base64=self._models.get(model, frozenset()))
 
     async def probe(self) -> ProbeMeasured:
@@ -269,9 +268,10 @@ class EdgeBackend:
 
     async def close(self) -> None:
         """Closes the connections."""
-        for session in (self._session, self._fresh):
-            if session is not None:
-                await session.close()
+        if self._session is not None:
+            await self._session.close()
+        if self._calls is not None:
+            await self._calls.close()
 
     def _lost(self) -> None:
         """Notes that the server was away: another one may be there when it is back."""
@@ -286,10 +286,6 @@ class EdgeBackend:
     def _pool(self) -> aiohttp.ClientSession:
         assert self._session is not None, "call open() first"
         return self._session
-
-    def _fresh_pool(self) -> aiohttp.ClientSession:
-        assert self._fresh is not None, "call open() first"
-        return self._fresh
 
     def _infer_url(self, model: str) -> URL:
         if model not in self._infer_urls:
@@ -306,11 +302,9 @@ class EdgeBackend:
         how = "did not answer in time" if kind is FailureKind.TIMEOUT else "broke the connection"
         return Failure(kind, f"the edge server at {self._url} {how}: {cause}")
 
-    def _parse(
-        self, response: aiohttp.ClientResponse, answer: bytes, batch_send: BatchSend, report: BatchReport
-    ) -> InferResponse:
+    def _parse(self, answer: EdgeAnswer, batch_send: BatchSend, report: BatchReport) -> InferResponse:
         try:
-            parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
+            parsed = wire.parse_response(answer.body, wire.json_length_of(answer))
             outputs = checked_outputs(parsed, batch_send, parsed.parameters.get(wire.ITEM_CRC32))
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}")
@@ -319,49 +313,9 @@ class EdgeBackend:
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return replace(parsed, outputs=outputs)
 
-    def _report(self, since_s: float, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
-        ended_at_s = self._clock() if read_at_s is None else read_at_s
-        return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - since_s),
-            rtt_s=body.rtt_s() if read_at_s is not None else None,
-        )
-
-
-class _StampedBody(aiohttp.Payload):
-    """A request body that records when it was written, and on which connection."""
-
-    _value: bytes
-
-    def __init__(self, value: bytes, batch_send: BatchSend, clock: Clock) -> None:
-        super().__init__(value, content_type="application/octet-stream")
-        self._size = len(value)
-        self._batch_send = batch_send
-        self._clock = clock
-        self._socket: Any = None
-        self.reused = False
-        """Whether its connection had been used before."""
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        assert isinstance(writer, StreamWriter)
-        if writer.transport is not None:
-            self._socket = writer.transport.get_extra_info("socket")
-        await writer.write(self._value, drain=False)
-        # Before the drain: from here on, the time is the network's.
-        self._batch_send.written_at_s = self._clock()
-        await writer.drain()
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._value.decode(encoding, errors)
-
-    def rtt_s(self) -> float | None:
-        """Returns the kernel's round-trip time of the connection, seconds; None if unknown."""
-        return smoothed_rtt_s(self._socket)
-
-
-async def _note_reuse(session: object, context: SimpleNamespace, params: object) -> None:  # noqa: ARG001
-    """Tells the body of a call that its connection was used before; a probe has none."""
-    if isinstance(context.trace_request_ctx, _StampedBody):
-        context.trace_request_ctx.reused = True
+    def _report(self, since_s: float, answer: EdgeAnswer | None = None) -> BatchReport:
+        ended_at_s = self._clock() if answer is None else answer.read_at_s
+        return BatchReport(elapsed_s=max(0.0, ended_at_s - since_s), rtt_s=None if answer is None else answer.rtt_s)
 
 
 def _cause(error: Exception) -> str:

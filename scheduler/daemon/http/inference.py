@@ -102,10 +102,13 @@ class Inference:
         call = service.access.of_caller(caller, call)
         answer = await service.answer(call)
         latency_s = service.now() - call.received_at_s
-        with service.delivery(call):
+        try:
             rendered = render(answer, latency_s)
             rendered.headers[REQUEST_HEADER] = str(answer.request_id)
             if len(rendered.body) >= LEAST_BYTES:
                 await pack(rendered, accept_encoding)
             await write(rendered)
+        except BaseException as error:
+            service.undelivered(call, error)
+            raise
         service.delivered(call, answer, latency_s=latency_s)

@@ -57,7 +57,7 @@ class InferenceService:
         self.bodies = BodyLimits()
         self.large_json = LargeJson()
         self.shares = Shares()
-        self.pictures = PictureShares(self.now)
+        self.pictures = PictureShares(parts.runner.now)
         self.telemetry = Telemetry(parts.status, self.backends, parts.counters, parts.feed.counting)
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
@@ -68,6 +68,8 @@ class InferenceService:
         self._parts = parts
         parts.feed.ready = lambda: self.ready
         self._runner = parts.runner
+        self.now = parts.runner.now
+        """Returns the runner's monotonic seconds."""
         self.unmeasured = Unmeasured(clock=parts.runner.now, why=parts.why_unmeasured)
         self.reload(config)
 
@@ -89,10 +91,6 @@ class InferenceService:
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
         self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
-
-    def now(self) -> float:
-        """Returns the runner's monotonic seconds."""
-        return self._runner.now()
 
     @property
     def draining(self) -> bool:
@@ -184,8 +182,10 @@ class InferenceService:
                 self.shares.take(place)
             elif (refusal := await self.shares.make_room(place)) is not None:
                 raise Refused(refusal)
-            await self.unmeasured.wait(call)
-            return await self._with_pictures(call)
+            if self.unmeasured.holds(call):
+                await self.unmeasured.wait(call)
+            self.pictures.seen(call.client)
+            return await (self._with_pictures(call) if call.picture_work else self._runner.submit(call))
         except asyncio.CancelledError:
             if place.caught():
                 raise Refused(self.shares.refusal(place.key)) from None
@@ -193,7 +193,6 @@ class InferenceService:
 
     async def _with_pictures(self, call: InferenceCall) -> Answer:
         """Submits a call when its client's turn has come to have so much decoded."""
-        self.pictures.seen(call.client)
         left_s = call.received_at_s + self.slo_s(call) - self.now()
         refusal = await self.pictures.begin(call.client, call.picture_work, limit_s=left_s)
         if refusal is not None:
@@ -211,16 +210,19 @@ class InferenceService:
         """
         try:
             yield
-        except (ConnectionError, asyncio.CancelledError):
-            self.lost(call)  # the client closed the connection before its answer was written
+        except BaseException as error:
+            self.undelivered(call, error)
             raise
-        except (EdgeburstError, WireError) as error:
+
+    def undelivered(self, call: InferenceCall, error: BaseException) -> None:
+        """Counts the end of such a call, for that reason."""
+        if isinstance(error, (ConnectionError, asyncio.CancelledError)):
+            self.lost(call)  # the client closed the connection before its answer was written
+        elif isinstance(error, (EdgeburstError, WireError)):
             kind = RefusalKind.BAD_REQUEST if client_error(error).status < 500 else RefusalKind.BACKEND
             self.telemetry.refused(call, kind.value, self.now())
-            raise
-        except BaseException:
+        else:
             self.telemetry.refused(call, FAULT, self.now())
-            raise
 
     def delivered(self, call: InferenceCall, answer: Answer, *, latency_s: float) -> None:
         """Counts an answer that has just been written, `latency_s` after the last byte of its request."""

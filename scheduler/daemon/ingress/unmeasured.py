@@ -63,19 +63,17 @@ class Unmeasured:
         self._changed = asyncio.Event()
 
     async def wait(self, call: InferenceCall) -> None:
-        """Returns when the engine knows a place for the call; mostly at once.
+        """Returns when the engine knows a place for a call that is held.
 
         Raises:
             Refused: its model was not measured by the call's deadline, too many calls wait, or the daemon stops.
         """
-        if not self._holds(call):
-            return
         if self._requests >= self._max_requests or self._bytes + call.body_bytes > self._max_bytes:
             raise Refused(self._refusal(call, "too many requests wait for it", RefusalKind.QUEUE_FULL))
         self._requests += 1
         self._bytes += call.body_bytes
         try:
-            while self._holds(call):
+            while self.holds(call):
                 left_s = self._ends_at_s(call) - self._clock()
                 if left_s <= 0:
                     raise Refused(self._refusal(call, "its deadline came before that was done", RefusalKind.NO_BACKEND))
@@ -85,7 +83,8 @@ class Unmeasured:
             self._requests -= 1
             self._bytes -= call.body_bytes
 
-    def _holds(self, call: InferenceCall) -> bool:
+    def holds(self, call: InferenceCall) -> bool:
+        """Returns whether a call has to wait; few do."""
         return (call.model, call.class_name) in self._classes
 
     def _ends_at_s(self, call: InferenceCall) -> float:
