@@ -9,12 +9,6 @@ References:
 """
 
 from scheduler.wire.body import (
-    JSON_LENGTH_HEADER,
-    Encoded,
-    EncodedParts,
-    InferRequest,
-    InferResponse,
-    OutputRequest,
     encode_request,
     encode_response,
     json_length_of,
@@ -30,6 +24,14 @@ from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.ragged import ROWS_SUFFIX, check_rows, part_outputs, row_counts, split_ragged
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, byte_edges, concat, split
 from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, TraceContext, trace_of
+from scheduler.wire.values import (
+    JSON_LENGTH_HEADER,
+    Encoded,
+    EncodedParts,
+    InferRequest,
+    InferResponse,
+    OutputRequest,
+)
 
 __all__ = [
     "trace_of",

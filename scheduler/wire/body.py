@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -14,9 +13,17 @@ from scheduler.wire import fields
 from scheduler.wire.error import WireError, shown
 from scheduler.wire.fields import json_object, named_entries
 from scheduler.wire.json_data import data_from_json, data_to_json
+from scheduler.wire.ordinary import from_template, plain_request
 from scheduler.wire.tensor import DATATYPES, Tensor, check_raw, pieces_of
+from scheduler.wire.values import (
+    JSON_LENGTH_HEADER,
+    Encoded,
+    EncodedParts,
+    InferRequest,
+    InferResponse,
+    OutputRequest,
+)
 
-JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _MAX_LENGTH_DIGITS = 12
 
 _MAX_RANK = 32  # numpy 1's limit
@@ -30,74 +37,6 @@ class Headers(Protocol):
     def get(self, key: str, /) -> str | None:
         """Returns a header's value, None where it is absent."""
         ...
-
-
-@dataclass(slots=True)
-class OutputRequest:
-    """An output that the client asks for; `class_count` > 0 asks for its top classes (Triton's "classification")."""
-
-    name: str
-    binary: bool
-    class_count: int = 0
-
-
-@dataclass(slots=True)
-class InferRequest:
-    """An inference request; its parameter `binary_data_output` is `binary_by_default`, and not in `parameters`."""
-
-    id: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[OutputRequest, ...] = ()
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    binary_by_default: bool = False
-
-
-@dataclass(slots=True)
-class InferResponse:
-    """An inference response."""
-
-    model_name: str
-    outputs: tuple[Tensor, ...]
-    id: str = ""
-    model_version: str = "1"
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class EncodedParts:
-    """A body in pieces, and the length in bytes of its JSON object, None where the object is the whole body."""
-
-    parts: Sequence[bytes | memoryview]
-    json_length: int | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The HTTP headers that the body needs."""
-        return _headers_of(self.json_length)
-
-    def joined(self) -> Encoded:
-        """Returns the same in one piece."""
-        first, *others = self.parts
-        return Encoded(b"".join(self.parts) if others else bytes(first), self.json_length)
-
-
-@dataclass(slots=True)
-class Encoded:
-    """A body and the length in bytes of its JSON object, None where the object is the whole body."""
-
-    body: bytes
-    json_length: int | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The HTTP headers that the body needs."""
-        return _headers_of(self.json_length)
-
-
-def _headers_of(json_length: int | None) -> dict[str, str]:
-    if json_length is None:
-        return {"Content-Type": "application/json"}
-    return {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(json_length)}
 
 
 def json_length_of(headers: Headers) -> int | None:
@@ -128,6 +67,9 @@ def parse_request(body: bytes | memoryview, json_length: int | None) -> InferReq
     Raises:
         WireError: the body violates the protocol; the message names the tensor or field.
     """
+    plain = plain_request(body, json_length)
+    if plain is not None:
+        return plain
     head, binary = _split_body(body, json_length)
     return _request(head, _parse_tensors(head, "inputs", binary))
 
@@ -210,13 +152,15 @@ def encode_response(
     Raises:
         WireError: the response lacks a requested output, or an output cannot be encoded in JSON.
     """
+    outputs = requested_outputs(response, requested)
+    binary = [wanted.binary for wanted in requested] if requested else [binary_by_default] * len(outputs)
+    if outputs and all(binary):
+        return from_template(response, outputs)
     head: dict[str, object] = {"model_name": response.model_name, "model_version": response.model_version}
     if response.id:
         head["id"] = response.id
     if response.parameters:
         head["parameters"] = dict(response.parameters)
-    outputs = requested_outputs(response, requested)
-    binary = [wanted.binary for wanted in requested] if requested else [binary_by_default] * len(outputs)
     return _parts(head, "outputs", list(zip(outputs, binary, strict=True))).joined()
 
 

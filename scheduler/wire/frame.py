@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import orjson
 
-from scheduler.wire.body import Encoded
 from scheduler.wire.error import WireError
 from scheduler.wire.fields import json_object
+from scheduler.wire.values import Encoded
 
 FRAME_BYTES = 16 * 1024
 """More than a frame adds to the bytes of its tensors: its header, and the JSON head that names each tensor."""

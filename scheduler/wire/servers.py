@@ -12,8 +12,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from scheduler.wire.body import EncodedParts, InferRequest, request_parts
+from scheduler.wire.body import request_parts
 from scheduler.wire.tensor import Tensor
+from scheduler.wire.values import EncodedParts, InferRequest
 
 BINARY_EXTENSION = "binary_tensor_data"
 NAME_CHARACTERS = 128

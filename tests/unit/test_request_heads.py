@@ -12,7 +12,7 @@ from aiohttp.http_parser import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.http.request_head import LARGEST_HEAD, Head, HeadFields, plain_head, target_of
+from scheduler.daemon.http.request_head import LARGEST_HEAD, Head, HeadFields, HeadReader, plain_head, target_of
 
 PLAIN = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
@@ -152,10 +152,26 @@ def test_what_is_taken_means_the_same_to_aiohttp(first: bytes, lines: list[bytes
         assert target_of(head) is None, "aiohttp gets the others, and says why it refuses them"
         return
     assert (message.method, message.path, upgraded, tail) == (head.method, head.target.decode(), False, b"")
-    assert {name.lower(): value for name, value in message.headers.items()} == head.by_name
-    assert len(message.headers) == len(head.by_name)
+    said = {name.lower(): value for name, value in message.headers.items()}
+    assert len(message.headers) == len(said)
+    assert int(said.pop("content-length", "0")) == head.length
+    assert said == head.by_name
     assert not message.should_close
     assert payload.is_eof() == (head.length == 0)
     if head.length:
         parser.feed_data(b"x" * head.length)
         assert payload.is_eof()
+
+
+LENGTHS = st.sampled_from(["9", "10", "0", "09", "1" * 20, "+9", "9 ", "9\r\nContent-Length: 8", "9\r\nX: y", ""])
+NAMES = st.sampled_from(["Content-Length", "content-length", "X-Content-Length"])
+TARGETS = st.sampled_from(["/v1/classify/a", "/v1/classify/a?top=2", "/v2/models/a/infer", "/v2"])
+
+
+@given(st.lists(st.tuples(TARGETS, NAMES, LENGTHS, st.sampled_from(["", "\r\nHost: b", "\r\nTE: x"])), max_size=8))
+def test_heads_one_after_the_other_are_read_as_each_alone(drawn: list[tuple[str, str, str, str]]) -> None:
+    reader = HeadReader()
+    for target, name, length, more in drawn:
+        sent = f"POST {target} HTTP/1.1\r\nHost: a{more}\r\n{name}: {length}\r\nAccept: */*\r\n\r\n".encode()
+        alone = plain_head(sent)
+        assert reader.read(sent) == (alone, None if alone is None else target_of(alone))

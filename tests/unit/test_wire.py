@@ -11,9 +11,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,8 @@ from scheduler.wire import (
     split,
     unpack_frame,
 )
+from scheduler.wire import body as body_module
+from scheduler.wire.ordinary import plain_request
 from scheduler.wire.tensor import pieces_of
 
 
@@ -368,3 +372,72 @@ def test_base64_is_what_the_standard_library_takes_for_it(text: str) -> None:
             base64_elements(sent)
     else:
         assert base64_elements(sent).elements() == [expected]
+
+
+OUTPUTS = st.lists(tensors(json_able=False), min_size=1, max_size=3, unique_by=lambda tensor: tensor.name)
+
+
+@given(OUTPUTS, st.text(max_size=5), PARAMETERS)
+def test_an_answer_from_a_template_is_the_text_that_json_has_for_it(
+    outputs: list[Tensor], request_id: str, parameters: dict[str, object]
+) -> None:
+    response = InferResponse("m", tuple(outputs), request_id, "1", parameters)
+    head: dict[str, object] = {"model_name": "m", "model_version": "1"}
+    head |= {"id": request_id} if request_id else {}
+    head |= {"parameters": parameters} if parameters else {}
+    head["outputs"] = [
+        {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "datatype": tensor.datatype,
+            "parameters": {"binary_data_size": len(tensor.raw)},
+        }
+        for tensor in outputs
+    ]
+    text = orjson.dumps(head)
+    encoded = encode_response(response, binary_by_default=True)
+    assert (encoded.body, encoded.json_length) == (text + b"".join(tensor.raw for tensor in outputs), len(text))
+
+
+HEADS = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**65) | st.floats() | st.sampled_from(["", "x", "FP32", "BYTES", "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["id", "inputs", "outputs", "parameters", "name", "shape", "datatype", "data", "binary_data_size"]
+                + ["binary_data", "classification", "binary_data_output", "priority", "other"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+PARTS = {"name": "x", "datatype": "UINT8", "shape": [3], "parameters": {"binary_data_size": 3}}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "outputs", "parameters", "inputs", "other"]), HEADS, max_size=2),
+    st.dictionaries(st.sampled_from([*PARTS, "data"]), HEADS, max_size=1),
+    st.sampled_from([b"", b" ", b"\n", b"\\u0041"]),
+)
+def test_a_head_that_is_read_by_its_types_says_what_it_says_to_the_other_reader(
+    head: dict[str, object], entry: dict[str, object], before: bytes
+) -> None:
+    """With whatever a head may have beside, or instead of, what an ordinary one has."""
+    try:
+        text = before + orjson.dumps({"inputs": [{**PARTS, **entry}], **head})
+    except TypeError:  # a whole number of more than 64 bits
+        text = json.dumps({"inputs": [{**PARTS, **entry}], **head}).encode()
+    body = text + b"abc"
+    found = plain_request(body, len(text))
+    if found is not None:
+        with mock.patch.object(body_module, "plain_request", return_value=None):
+            assert found == parse_request(body, len(text))
+
+
+def test_an_ordinary_head_is_read_by_its_types() -> None:
+    request = InferRequest("r", (Tensor.from_elements("x", [b"abc"]),), (OutputRequest("y", True, 3),), {"timeout": 5})
+    encoded = encode_request(request)
+    assert plain_request(encoded.body, encoded.json_length) == request

@@ -29,7 +29,7 @@ from scheduler.daemon.http.half_closed import HalfClosed
 from scheduler.daemon.http.hot_path import Endpoint, Serving
 from scheduler.daemon.http.refusals import counted, refusal
 from scheduler.daemon.http.rendered import Rendered
-from scheduler.daemon.http.request_head import END, Head, plain_head
+from scheduler.daemon.http.request_head import END, Head, HeadReader
 from scheduler.daemon.http.response_head import written
 from scheduler.daemon.ingress.errors import Rejected
 
@@ -74,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._state = State.IDLE
+        self._heads = HeadReader()
         self._end = Endpoint("")
         self._tls = False
         self._idle_since_s = 0.0
@@ -209,12 +210,12 @@ class Connection(asyncio.BufferedProtocol):
     def _begin(self, data: bytes | bytearray, size: int) -> None:
         """Looks at the first `size` bytes, which begin with a head."""
         at = data.find(END, 0, size)
-        head = plain_head(bytes(data[: at + len(END)])) if at >= 0 else None
+        head, target = self._heads.read(bytes(data[: at + len(END)])) if at >= 0 else (None, None)
         if head is None:
             self._give(bytes(data[:size]))
             return
         surplus = size - head.size - head.length
-        serving = self._hot.admitted(head, self._end)
+        serving = None if target is None else self._hot.admitted(head, target, self._end)
         if serving is None or not self._read(serving, data, size, surplus):
             if surplus > 0:
                 self._give(bytes(data[:size]))

@@ -13,7 +13,7 @@ from scheduler.daemon.http.classify import Question
 from scheduler.daemon.http.cors import marks
 from scheduler.daemon.http.inference import Inference, Write
 from scheduler.daemon.http.picture_body import check_content_type
-from scheduler.daemon.http.request_head import Head, HeadFields, target_of
+from scheduler.daemon.http.request_head import Head, HeadFields, Target
 from scheduler.daemon.ingress.access import Caller, Use
 from scheduler.daemon.ingress.checks import known_card
 from scheduler.daemon.ingress.errors import Rejected
@@ -69,10 +69,10 @@ class HotPath:
         self.service = service
         self._inference = inference
 
-    def admitted(self, head: Head, end: Endpoint) -> Serving | None:
+    def admitted(self, head: Head, target: Target, end: Endpoint) -> Serving | None:
         """Returns a request that is let in; None where aiohttp shall have it, to serve it or to say why not."""
-        target, service = target_of(head), self.service
-        if target is None or (service.read_port is not None and end.port == service.read_port):
+        service = self.service
+        if service.read_port is not None and end.port == service.read_port:
             return None
         try:
             card = known_card(service.cards, target.model, target.version)

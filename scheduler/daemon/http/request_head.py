@@ -19,6 +19,8 @@ MOST_FIELDS = 48
 END = b"\r\n\r\n"
 
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,14}")
+# Digits that stand for a length whatever they are; the rest of such a head decides whether it is plain.
+_LENGTH_LINE = re.compile(rb"\r\nContent-Length: ([1-9][0-9]{0,14})\r\n", re.IGNORECASE)
 _DOUBTFUL = ("transfer-encoding", "expect", "upgrade", "te", "trailer", "http2-settings")
 _INFER = re.compile(rb"/v2/models/([A-Za-z0-9._~-]+)(?:/versions/([A-Za-z0-9._~-]+))?/infer")
 _CLASSIFY = re.compile(rb"/v1/classify/([A-Za-z0-9._~-]+)(?:\?([!-\"$-~]*))?")
@@ -57,7 +59,7 @@ class Head:
     method: str
     target: bytes
     by_name: dict[str, str]
-    """Values by name in small letters."""
+    """Values by name in small letters, without Content-Length."""
     length: int
     """Bytes of the body; 0 where there is none."""
     size: int
@@ -109,7 +111,7 @@ def plain_head(head: bytes) -> Head | None:
     by_name = {name.decode().lower(): value.strip(b" \t").decode() for name, value in reader.fields}
     if len(by_name) != len(reader.fields) or "host" not in by_name or not _is_plain(by_name):
         return None
-    text = by_name.get("content-length")
+    text = by_name.pop("content-length", None)
     if text is None:
         length = 0
     elif _LENGTH.fullmatch(text):
@@ -117,6 +119,34 @@ def plain_head(head: bytes) -> Head | None:
     else:
         return None
     return Head(parser.get_method().decode(), reader.target, by_name, length, len(head))
+
+
+class HeadReader:
+    """Reads the heads of one connection; most are those before them but for their length, and are not read again."""
+
+    __slots__ = ("_head", "_rest", "_target")
+
+    def __init__(self) -> None:
+        """Has read none."""
+        self._rest = b""
+        """The latest head of a request for inference without the digits of its length; empty: there was none."""
+        self._head: Head | None = None
+        self._target: Target | None = None
+
+    def read(self, head: bytes) -> tuple[Head | None, Target | None]:
+        """Returns what `plain_head` and `target_of` do."""
+        found = _LENGTH_LINE.search(head)
+        if found is not None:
+            start, end = found.span(1)
+            rest = head[:start] + head[end:]
+            known = self._head
+            if known is not None and rest == self._rest:
+                return Head(known.method, known.target, known.by_name, int(found[1]), len(head)), self._target
+        read = plain_head(head)
+        target = None if read is None else target_of(read)
+        if found is not None and target is not None:
+            self._rest, self._head, self._target = rest, read, target
+        return read, target
 
 
 def _is_plain(by_name: Mapping[str, str]) -> bool:

@@ -77,6 +77,11 @@ def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, 
         WireError: a tensor is missing or unknown, its datatype or shape is not that of the model, or the number of
             items is out of range.
     """
+    if len(tensors) == 1 == len(card.inputs):
+        [spec], [tensor] = card.inputs, tensors
+        named = tensor.name == spec.name and tensor.datatype == spec.datatype
+        if named and 1 <= tensor.shape[0] <= card.max_items and spec.fits(tensor.shape):
+            return (base64_elements(tensor) if spec.picture else tensor,)
     problem = input_problem(card.name, card.inputs, tensors, max_items=card.max_items)
     if problem is not None:
         raise WireError(problem)

@@ -33,7 +33,13 @@ def picture_work(card: ModelCard, inputs: tuple[Tensor, ...]) -> int:
         WireError: every picture is over the model's limit, or all of them together are. Where one of several is, the
             backend leaves it out alone.
     """
-    weights = [weight for tensor in inputs if tensor.name in card.pictures for weight in _weights(tensor)]
+    weights: list[Weight | None] = []
+    for tensor in inputs:
+        if tensor.name in card.pictures:
+            if math.prod(tensor.shape) == 1:
+                weights.append(weight_of(memoryview(tensor.raw)[4:_BEGINNING_BYTES]))
+            else:
+                weights += _weights(tensor)
     if not weights:
         return 0
     if card.max_pixels is not None:
