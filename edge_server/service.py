@@ -45,12 +45,14 @@ class Served:
         broken: number of broken items.
         service_s: service time in seconds: decoding plus device, without waiting for the device.
         queue_s: waiting time in seconds.
+        decode_s: the part of `service_s` in which the device could serve another batch.
     """
 
     outputs: Mapping[str, npt.NDArray[Any]]
     broken: int
     service_s: float
     queue_s: float
+    decode_s: float = 0.0
 
 
 class EdgeModel:
@@ -139,7 +141,7 @@ class Service:
 
         Returns:
             Every output of the card, rows of ragged outputs and `item_error` included where the card has them, and the
-            parameters `service_s`, `queue_s`, `item_crc32` and, if it is known, `identity`.
+            parameters `service_s`, `queue_s`, `decode_s`, `item_crc32` and, if it is known, `identity`.
 
         Raises:
             NotServed: there is no such model.
@@ -163,6 +165,7 @@ class Service:
             parameters={
                 "service_s": served.service_s,
                 "queue_s": served.queue_s,
+                "decode_s": served.decode_s,
                 **self._identity(model),
                 **echoed(request.inputs),
             },
@@ -210,9 +213,8 @@ class Service:
             taken_s = self._clock()
             prepared, ended_s = decoded[0] if decoded else ((waited := batch.wait()), waited.ended_s)
             waited_s = max(0.0, taken_s - ended_s)
-            return self._served(
-                model, batch, prepared, admitted_s=admitted_s, waited_s=waited_s, taken_s=taken_s if decoded else None
-            )
+            times = {"admitted_s": admitted_s, "waited_s": waited_s, "decode_s": ended_s - prepared.began_s}
+            return self._served(model, batch, prepared, **times, taken_s=taken_s if decoded else None)
 
         if profile is None:
             return self.device.submit(serve, prepare=start, stuck=model.stuck)
@@ -264,6 +266,7 @@ class Service:
         *,
         admitted_s: float,
         waited_s: float,
+        decode_s: float = 0.0,
         taken_s: float | None = None,
     ) -> Served:
         """Predicts a decoded batch and returns the result.
@@ -274,6 +277,7 @@ class Service:
             prepared: the same, decoded.
             admitted_s: when it came.
             waited_s: its wait for the device, seconds.
+            decode_s: its decoding beside the device, seconds.
             taken_s: since when an emulated device serves it; None: since its decoding began.
         """
         outputs = answered(model.served, prepared, clock=self._clock)
@@ -286,4 +290,5 @@ class Service:
             broken=sum(map(bool, prepared.errors)),
             service_s=self._clock() - prepared.began_s - waited_s,
             queue_s=prepared.began_s - admitted_s + waited_s,
+            decode_s=decode_s,
         )

@@ -279,17 +279,16 @@ class Engine:
         self._circuits.succeeded(sent.batch)
         if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
-        self._came_back(sent.batch, report, None, cost=self._ledger.settle(message.batch_id, report), now_s=now_s)
+        self._came_back(sent.batch, report, None, self._ledger.settle(message.batch_id, report), now_s)
+        learned = self._edges.learn(sent.batch, report, now_s=now_s)
         if not sent.batch.warming and self._control.learns_from(sent.batch, now_s):
-            self._lessons.append((sent.batch, report, now_s, self._outbox.open_since_s()))
+            self._lessons.append((sent.batch, learned, now_s, self._outbox.open_since_s()))
         self._failures.came_back(sent, message.unusable, now_s=now_s)
 
-    def _came_back(
-        self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
-    ) -> None:
-        self._outbox.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
+    def _came_back(self, batch: Batch, report: BatchReport, kind: FailureKind | None, cost: float, at_s: float) -> None:
+        self._outbox.ring.settled(batch.batch_id, report, kind, cost=cost, at_s=at_s)
         if batch.tier:
-            self._control.came_back(batch, report, failure, now_s)
+            self._control.came_back(batch, report, kind, at_s)
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
@@ -299,13 +298,14 @@ class Engine:
     def _failed(self, message: BatchFailed, now_s: float) -> None:
         sent, failure = self._outbox.in_flight[message.batch_id], message.failure
         met_quota = self._quota.failed(sent.batch, failure.kind, now_s=now_s)
+        met_quota = self._edges.too_many(sent.batch, failure.kind, now_s=now_s) or met_quota
         self._take_back(message.batch_id, now_s)
         by_size = sent.batch.backend is Backend.EDGE and self._largest.failed(sent.batch, failure)
         opened = self._circuits.failed(sent.batch, failure, now_s=now_s, met_limit=met_quota or by_size)
         if opened:
             self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
-        self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
+        self._came_back(sent.batch, message.report, failure.kind, cost, now_s)
         self._endings.failed(sent)
         if sent.batch.model in self._queues:
             self._failures.give_back(sent, failure, now_s=now_s, met_quota=met_quota, by_size=by_size)
@@ -379,7 +379,7 @@ class Engine:
 
     def _take_back(self, batch_id: int, now_s: float) -> None:
         self._outbox.take_back(batch_id)
-        self._edges.release(batch_id)
+        self._edges.release(batch_id, now_s=now_s)
         self._uplink.release(batch_id, now_s=now_s)
 
     def _snapshot(self, now_s: float) -> Snapshot:

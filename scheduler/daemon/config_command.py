@@ -79,7 +79,13 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         "access": access_summary(config, environ),
         "edge": config.edges[0].url if config.edges else None,
         "edges": [
-            {"name": edge.name, "url": edge.url, "parallel": edge.parallel, "models": list(edge.models)}
+            {
+                "name": edge.name,
+                "url": edge.url,
+                "parallel": edge.parallel,
+                "ahead": edge.ahead,
+                "models": list(edge.models),
+            }
             for edge in config.edges
         ],
         "function": {
@@ -319,7 +325,8 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
 
 def _edge_words(edge: Mapping[str, Any]) -> str:
     several = f", {edge['parallel']} batches at once" if (edge["parallel"] or 1) > 1 else ""
-    return f"{edge['url']}{several}{', for ' + ', '.join(edge['models']) if edge['models'] else ''}"
+    ahead = {0: ", nothing sent ahead", 1: ", a batch sent ahead"}.get(edge["ahead"], "")
+    return f"{edge['url']}{several}{ahead}{', for ' + ', '.join(edge['models']) if edge['models'] else ''}"
 
 
 def _latency_words(latency: Mapping[str, Any]) -> str:

@@ -9,6 +9,11 @@ _GAUGES = (
     ("up", "edgeburst_edge_up", "1 while the edge server is used."),
     ("batches_in_flight", "edgeburst_edge_in_flight_batches", "Batches that the edge server has."),
     ("parallel", "edgeburst_edge_parallel", "Batches that the edge server is given at once."),
+    (
+        "ahead_s",
+        "edgeburst_edge_ahead_seconds",
+        "Seconds before a batch is expected back at which the next one is sent to it; 0: not before it is back.",
+    ),
 )
 
 

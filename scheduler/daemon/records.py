@@ -51,6 +51,7 @@ class BatchRecord:
             "wait_max_s": self.wait_max_s,
             "predicted_service_s": batch.predicted_service_s,
             "service_s": report.service_s,
+            "queue_s": report.queue_s,
             "elapsed_s": report.elapsed_s,
             "start_kind": start_kind(report),
             "duration_s": report.billed_duration_s,

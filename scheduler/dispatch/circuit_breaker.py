@@ -266,8 +266,9 @@ class Circuits:
             EdgeStatistics(
                 name,
                 up=edge.up,
-                batches_in_flight=sum(not slot.idle for slot in slots.get(name, ())),
+                batches_in_flight=sum(slot.batches for slot in slots.get(name, ())),
                 parallel=len(slots.get(name, ())),
+                ahead_s=max([slot.lead_s for slot in slots.get(name, ())], default=0.0),
             )
             for name, edge in self.edges.items()
         )

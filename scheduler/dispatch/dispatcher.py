@@ -80,17 +80,17 @@ class Dispatcher:
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
         self.hedging.watch()
-        several, edges = self.lanes.several, self.edges
+        several, edges, slot = self.lanes.several, self.edges, self.edges.alone
         if several:
             edges.sum_up()
         for queues in self.lanes.all:
             self.reviewing.review(queues, now_s=now_s)
         if several:
             edges.changed()
-        if edges.alone is None:
+        if slot is None:
             self._send_to_idle(now_s)
-        elif edges.alone.occupancy.batch_id is None and edges.alone.circuit.usable(now_s):
-            self._send_edge(edges.alone, now_s)
+        elif (slot.occupancy.batch_id is None or edges.leading) and slot.circuit.usable(now_s):
+            self._send_edge(slot, now_s)
         for queued, place in self.hedging.to_functions(now_s):
             self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         for queues in self.lanes.all:
@@ -110,6 +110,8 @@ class Dispatcher:
         """Returns when a decision falls due if nothing happens before; inf for never."""
         self.hedging.watch()
         next_s = self.hedging.next_s(now_s)
+        if self.edges.leading:
+            next_s = min(next_s, self.edges.opens_at_s(now_s))
         for queues in self.lanes.all:
             for at_s in self._due_times_s(queues, now_s=now_s):
                 if now_s < at_s < next_s:
@@ -204,7 +206,7 @@ class Dispatcher:
             sent, quiet = False, set()
             for slot in self.edges.idle(now_s):
                 # Slots of an edge differ by their next batches only; a trial may have taken one that was idle.
-                busy = slot.occupancy.batch_id is not None
+                busy = not slot.occupancy.takes(now_s)
                 if busy or (slot.edge in quiet and not self.edges.has_next(slot)):
                     continue
                 if self._send_edge(slot, now_s):
@@ -213,8 +215,12 @@ class Dispatcher:
                     quiet.add(slot.edge)
 
     def _send_edge(self, slot: EdgeSide, now_s: float) -> bool:
-        """Sends a batch to a slot that is idle; returns whether there was one."""
+        """Sends a batch to a slot that is idle or takes one ahead; returns whether there was one."""
         held, lanes = False, self.lanes.all
+        if slot.occupancy.batch_id is not None and (
+            not slot.occupancy.takes(now_s) or any([slot.awaits_answer(queues) for queues in lanes])
+        ):
+            return False
         # One model alone needs no order: in a closed loop that is a tenth of the work.
         if len(lanes) == 1 and now_s < lanes[0].returning.until_s and slot.is_held(lanes[0], now_s):
             return False
@@ -224,7 +230,7 @@ class Dispatcher:
                 continue
             if self._send_edge_half(slot, queues, now_s=now_s) or self._send_edge_batch(slot, queues, now_s=now_s):
                 return True
-        if held:
+        if held or not slot.occupancy.idle:
             return False
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
         for queues in self.lanes.all:

@@ -42,12 +42,13 @@ def by_urgency(slot: EdgeSide) -> list[ModelQueues]:
 
 
 def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition:
-    """Chooses the batch that starts now, and takes its members out of the model's queues.
+    """Chooses the batch that leaves now, and takes its members out of the model's queues.
 
     Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
     again.
     """
     times, cap, line = queues.edges[slot.edge].known_times, queues.edges[slot.edge].cap, queues.edge_later
+    now_s += slot.unsure_s(queues)
     penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     counted_on = queues.next_batches[slot.number].take_all()
     shared = tenants.several(line.kinds(), counted_on)

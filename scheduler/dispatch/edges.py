@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler.dispatch.circuit_breaker import Circuits
+from scheduler.dispatch.edge_ahead import AheadOfEdges
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
+from scheduler.dispatch.edge_returns import take_over
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.learned_parallel import LearnedParallel
@@ -18,11 +20,11 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenants import Tenants
-from scheduler.domain.batches import Batch
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import EdgeSettings
-from scheduler.domain.requests import Place
+from scheduler.domain.requests import Backend, Place
 from scheduler.domain.service_times import ServiceTimes
 
 BelievedTimes = Callable[[str, float, float, str], "ServiceTimes | None"]
@@ -47,6 +49,10 @@ class Edges:
     settings: tuple[EdgeSettings, ...] = ()
     learned: LearnedParallel = field(default_factory=LearnedParallel)
     """How many slots the edge servers have of which the settings do not say it."""
+    ahead: AheadOfEdges = field(default_factory=AheadOfEdges)
+    """How long before the end of a batch the next one leaves."""
+    leading: bool = False
+    """Whether it leaves before that end on some edge server."""
     slots: tuple[EdgeSide, ...] = field(init=False)
     alone: EdgeSide | None = field(init=False)
     """The slot where there is one; None where there are several."""
@@ -59,6 +65,8 @@ class Edges:
     _ordered_until_s: float = -math.inf
     """Until when that holds if no batch leaves or comes back."""
     _ordered_from_s: float = math.inf
+    _behind_s: float = 0.0
+    """Of the batch released last: seconds for which it was in flight behind another one."""
 
     def __post_init__(self) -> None:
         """Starts with one slot."""
@@ -68,6 +76,7 @@ class Edges:
     def configure(self, settings: Sequence[EdgeSettings]) -> None:
         """Takes over which edge servers there are, and how many slots each has. No next batch may hold a request."""
         self.settings = settings = tuple(settings)
+        self.ahead.configure(settings)
         of_edge: list[tuple[EdgeSide, ...]] = []
         number, slots = 0, self.learned.slots(settings)
         for edge, server in enumerate(settings):
@@ -80,6 +89,7 @@ class Edges:
                 own.append(replace(self.first, occupancy=EdgeOccupancy()))
             for slot in own:
                 slot.place, slot.circuit, slot.edge, slot.number = place, circuit, edge, number
+                slot.occupancy.lead_s = self.ahead.lead_s(server.name)
                 number += 1
             of_edge.append(tuple(own))
         self.of_edge = tuple(of_edge)
@@ -90,6 +100,7 @@ class Edges:
             slot.order, slot.moved = (), None if self.alone else self.moved
         self.moved()
         self.all = self.alone or self
+        self.leading = any([slot.occupancy.lead_s for slot in self.slots])
         self.circuits.suspicion.slots = {own[0].place.name: [slot.occupancy for slot in own] for own in of_edge}
         self.lanes.edges = {own[0].place.name: len(own) for own in of_edge}
 
@@ -118,19 +129,24 @@ class Edges:
             return self.slots
         if self._ordered_from_s <= now_s <= self._ordered_until_s:
             return self._order
-        at_s, until_s = [], math.inf
+        at_s: list[tuple[float, float, int]] = []
+        until_s = math.inf
         for slot in self.slots:
             occupancy = slot.occupancy
             if occupancy.batch_id is None:
-                at_s.append((now_s, slot.number))
+                at_s.append((now_s, 0.0, slot.number))
                 continue
             finish_s = occupancy.predicted_finish_s
             until_s = min(until_s, finish_s)
+            if occupancy.lead_s or occupancy.ahead_id is not None:
+                # Beside an idle slot, one whose batch may be sent ahead comes second.
+                at_s.append((occupancy.free_at_s(now_s), finish_s, slot.number))
+                continue
             # As `EdgeOccupancy.free_at_s` says, of all slots in each call.
-            at_s.append((max(finish_s, now_s + (now_s - finish_s)), slot.number))
+            at_s.append((max(finish_s, now_s + (now_s - finish_s)), 0.0, slot.number))
         at_s.sort()
         slots = self.slots
-        self._order = order = [slots[number] for _, number in at_s]
+        self._order = order = [slots[number] for _, _, number in at_s]
         for rank, slot in enumerate(order):
             slot.order, slot.rank = order, rank
         # Of a batch that is overdue the free time moves with the present.
@@ -262,7 +278,12 @@ class Edges:
 
     def idle(self, now_s: float) -> list[EdgeSide]:
         """Returns the slots that may be sent a batch now."""
-        return [slot for slot in self.slots if slot.occupancy.batch_id is None and slot.circuit.usable(now_s)]
+        return [slot for slot in self.slots if slot.occupancy.takes(now_s) and slot.circuit.usable(now_s)]
+
+    def opens_at_s(self, now_s: float) -> float:
+        """Returns when the next batch may be sent ahead, after the present; inf for never."""
+        opens = [at_s for slot in self.slots if (at_s := slot.occupancy.opens_at_s) > now_s]
+        return min(opens, default=math.inf)
 
     def next_to_leave(self, queues: ModelQueues, *, now_s: float) -> EdgeSide | None:
         """Returns, of the slots in whose next batches requests of a model wait, the one that is free first."""
@@ -283,16 +304,49 @@ class Edges:
         for slot in self.slots:
             slot.ahead = None
 
-    def release(self, batch_id: int) -> None:
+    def release(self, batch_id: int, *, now_s: float) -> None:
         """Notes that a batch came back; one that was given up before is ignored."""
         if self.alone is not None:
-            self.alone.occupancy.release(batch_id)
+            self._behind_s = self.alone.occupancy.release(batch_id, now_s=now_s)
             return
+        self._behind_s = 0.0
         for slot in self.slots:
-            if slot.occupancy.batch_id == batch_id:
-                self._pass_on(slot)
-                slot.occupancy.release(batch_id)
+            occupancy = slot.occupancy
+            if batch_id in (occupancy.batch_id, occupancy.ahead_id):
+                if occupancy.batch_id == batch_id and occupancy.ahead_id is None:
+                    take_over(slot, self.of_edge[slot.edge])
+                self._behind_s = occupancy.release(batch_id, now_s=now_s)
                 self.moved()
+
+    def learn(self, batch: Batch, report: BatchReport, *, now_s: float) -> BatchReport:
+        """Learns from a batch that is back whether one is sent ahead; returns its report without the wait for another.
+
+        It was released last.
+        """
+        waited_s, edge = 0.0, batch.place.name
+        if batch.backend is Backend.EDGE and edge in self.ahead.known:
+            lead_s = self.ahead.lead_s(edge)
+            waited_s = self.ahead.answered(batch, report, behind_s=self._behind_s, lead_s=lead_s, now_s=now_s)
+            if self.ahead.lead_s(edge) != lead_s:
+                self._lead(edge)
+        return replace(report, elapsed_s=report.elapsed_s - waited_s) if waited_s else report
+
+    def too_many(self, batch: Batch, kind: FailureKind, *, now_s: float) -> bool:
+        """Whether an edge refused a batch that was sent ahead because it has another: it is sent none for a while."""
+        if kind is not FailureKind.THROTTLED or batch.backend is not Backend.EDGE:
+            return False
+        if not any([slot.occupancy.ahead_id == batch.batch_id for slot in self.slots]):
+            return False
+        self.ahead.refused(batch, now_s)
+        self._lead(batch.place.name)
+        return True
+
+    def _lead(self, edge: str) -> None:
+        for slot in self.slots:
+            if slot.place.name == edge:
+                slot.occupancy.lead_s = self.ahead.lead_s(edge)
+        self.leading = any([slot.occupancy.lead_s for slot in self.slots])
+        self.moved()
 
     def answered(self, batch: Batch, now_s: float) -> bool:
         """Learns from a batch that is back how many its edge serves at once; returns whether it is now another number.
@@ -328,25 +382,6 @@ class Edges:
             return False
         self.learned.said(edge, probe.parallel)
         return self.learned.of(edge).wanted != self.lanes.edges.get(edge)
-
-    def _pass_on(self, free: EdgeSide) -> None:
-        """Gives a slot that is free sooner than others of its edge, against expectation, the next batch that is due.
-
-        The slots of an edge are alike: what was promised for the first of them goes to the one that is free first, and
-        the next batches of those behind it move up.
-        """
-        own = (free.occupancy.predicted_finish_s, free.number)
-        busy = [slot for slot in self.of_edge[free.edge] if slot.occupancy.batch_id is not None]
-        due = sorted([(slot.occupancy.predicted_finish_s, slot.number) for slot in busy])
-        numbers = [free.number, *[number for at_s, number in due if (at_s, number) < own]]
-        if len(numbers) == 1:
-            return
-        for lane in self.lanes.all:
-            batches = lane.next_batches
-            moved = [batches[number] for number in (*numbers[1:], numbers[0])]
-            for number, batch in zip(numbers, moved, strict=True):
-                batches[number] = batch
-                batch.full = False
 
     def not_before_s(self) -> float:
         """Returns when the first edge server gets batches again that takes none now."""

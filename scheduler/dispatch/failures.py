@@ -94,13 +94,14 @@ class Failures:
             sent: the batch.
             failure: what happened to it.
             now_s: the present.
-            met_quota: whether functions refused it because others run: it has not failed there, it was sent too early.
+            met_quota: whether it was refused because others run, by functions, or by an edge that one was sent ahead:
+                it has not failed there, it was sent too early.
             by_size: whether the edge may have refused it for its size: smaller batches are sent to it.
         """
         if failure.largest_batch is not None and by_size:
             # Those that wait may be too large now; halves that wait are kept apart only until it is known why.
             self.dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
-        if failure.kind is FailureKind.THROTTLED and self.edges.refused(sent.batch, now_s):
+        if failure.kind is FailureKind.THROTTLED and not met_quota and self.edges.refused(sent.batch, now_s):
             self.dispatcher.follow_slots(now_s=now_s)
         living, failed = unanswered(sent), sent.batch.place.endpoint
         for queued in living:

@@ -47,6 +47,8 @@ class Returning:
     """Until when the idle edge does wait."""
     missing: int = 0
     """Items that are still expected after the last answer."""
+    share: float = 0.0
+    """Items that return, by item that is answered; 0: answers are not followed."""
     stranger_waits: bool = False
     """Whether a request may wait that followed no answer: it is not made to wait for others."""
     _opened_s: float = 0.0
@@ -65,9 +67,9 @@ class Returning:
         window_s = min(WINDOW * service_s, LONGEST_WINDOW_S)
         self.open_until_s, self.until_s = now_s + window_s, -math.inf
         answered, came = sum([seen[0] for seen in self._seen]), sum([seen[1] for seen in self._seen])
-        self.missing = 0
+        self.missing, self.share = 0, 0.0
         if len(self._seen) >= FEWEST and came >= RETURNS * (answered + DOUBT):
-            self.missing = round(items * came / answered)
+            self.missing, self.share = round(items * came / answered), came / answered
             self.until_s = now_s + min(window_s, max([seen[2] for seen in self._seen]))
 
     def arrived(self, items: int, now_s: float) -> None:

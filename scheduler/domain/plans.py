@@ -228,6 +228,8 @@ class EdgeSettings:
     name: str = EDGE_NAME
     parallel: int | None = 1
     """Batches that it serves at once; None: to be learned."""
+    ahead: int | None = None
+    """Batches that are sent to each of them before the one that it serves is back: 0 or 1; None: as it pays."""
 
 
 @dataclass(frozen=True, slots=True)

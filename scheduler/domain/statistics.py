@@ -78,6 +78,8 @@ class EdgeStatistics:
     batches_in_flight: int
     parallel: int
     """Batches that it is given at once."""
+    ahead_s: float = 0.0
+    """Seconds before a batch is expected back at which the next one is sent to it; 0: not before it is back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,10 @@ def _settled(explanation: Explanation, sending: Sending, units: _Units) -> Itera
     yield from _table([("", "predicted", "actual"), *_terms(explanation, sending, units)])
 
 
+MOMENT_S = 1e-6
+"""Seconds below which a wait is none: what is left of rounding."""
+
+
 def _terms(explanation: Explanation, sending: Sending, units: _Units) -> Iterator[tuple[str, str, str]]:
     """Yields (term, predicted, actual) of a batch that is back."""
     batch, report = sending.batch, sending.report
@@ -236,6 +240,8 @@ def _terms(explanation: Explanation, sending: Sending, units: _Units) -> Iterato
     path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
     actual_path_s = None if elapsed_s is None or service_s is None else elapsed_s - service_s
     yield "path there and back, waiting", _if_finite(path_s, _seconds), _if_finite(actual_path_s, _seconds)
+    if batch.backend is Backend.EDGE and report is not None and (report.queue_s or path_s > MOMENT_S):
+        yield "of it for the device", _if_finite(max(0.0, path_s), _seconds), _if_finite(report.queue_s, _seconds)
     if batch.backend is Backend.FUNCTION:
         if report is not None:
             yield "of it round trip", "", _if_finite(report.rtt_s, _seconds)

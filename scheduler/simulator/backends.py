@@ -119,6 +119,7 @@ class SimulatedEdge:
             elapsed_s=finish_s - now_s,
             service_s=finish_s - start_s + law.decode_s,
             queue_s=start_s - decoded_s,
+            beside_s=decoded_s - now_s,
         )
         return Outcome(finish_s, BatchFinished(batch.batch_id, report), busy_s=busy_s)
 

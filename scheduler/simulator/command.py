@@ -15,7 +15,7 @@ from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound, noted_limit
 from scheduler.simulator.clients import ClosedLoop
-from scheduler.simulator.edge_flags import add_edge_flags, described_edges
+from scheduler.simulator.edge_flags import AHEAD, add_edge_flags, described_edges
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import answered_rps, summarise, write_rows
@@ -284,6 +284,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         edge_noise=args.edge_noise,
         edge_decode_s=args.edge_decode_s,
         edge_lan_s=args.edge_lan_s,
+        edge_ahead=AHEAD[args.edge_ahead],
         edge_told=not args.edge_parallel_learned,
         function_noise=args.function_noise,
         function_tail=args.function_noise_law,

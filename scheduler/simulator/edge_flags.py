@@ -11,6 +11,8 @@ from scheduler.simulator.scenario import EDGE_FAULTS, ORIN_LATENCY, EdgeServer, 
 _MAX_EDGE_BATCH = 1024
 _MAX_PARALLEL = 64
 """As the daemon allows."""
+AHEAD = {"0": 0, "1": 1, "auto": None}
+"""Values of `--edge-ahead`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,12 @@ def add_edge_flags(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--edge-lan-s", type=float, default=0.0, metavar="S", help="way of a batch to the edge (default: %(default)s)"
+    )
+    group.add_argument(
+        "--edge-ahead",
+        choices=AHEAD,
+        default="auto",
+        help="batches sent before the one on the edge is back; auto: as it pays (default: %(default)s)",
     )
     group.add_argument(
         "--edge-fault", action="append", default=[], metavar="[NAME:]FAULT", help="slow: or down:, of all or of one"
@@ -112,6 +120,7 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
             faults=(*faults, *own[law.name]),
             decode_s=args.edge_decode_s,
             lan_s=args.edge_lan_s,
+            ahead=AHEAD[args.edge_ahead],
             told=not args.edge_parallel_learned,
         )
         for law in laws

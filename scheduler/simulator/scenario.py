@@ -88,6 +88,7 @@ class EdgeServer:
         faults: times at which it fails or is slow.
         decode_s: seconds that a batch is decoded beside the device.
         lan_s: seconds that a batch takes to get there.
+        ahead: setting of the engine.
         told: whether the engine is told how many batches it serves at once.
     """
 
@@ -100,6 +101,7 @@ class EdgeServer:
     faults: tuple[Fault, ...] = ()
     decode_s: float = 0.0
     lan_s: float = 0.0
+    ahead: int | None = None
     told: bool = True
 
     def latency_of(self, model: SimulatedModel) -> LatencyModel | None:
@@ -162,6 +164,7 @@ class Scenario:
         edge_told: whether the engine is told that.
         edge_decode_s: seconds that a batch is decoded beside the edge's device.
         edge_lan_s: seconds that a batch takes to the edge.
+        edge_ahead: setting of the engine.
         edges: the edge servers, if there are several. If empty, the fields `edge_…` describe the only one.
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
@@ -194,6 +197,7 @@ class Scenario:
     edge_told: bool = True
     edge_decode_s: float = 0.0
     edge_lan_s: float = 0.0
+    edge_ahead: int | None = None
     edges: tuple[EdgeServer, ...] = ()
     tiers: tuple[FunctionTier, ...] = (
         FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
@@ -251,6 +255,7 @@ class Scenario:
                 faults=self.edge_faults,
                 decode_s=self.edge_decode_s,
                 lan_s=self.edge_lan_s,
+                ahead=self.edge_ahead,
                 told=self.edge_told,
             ),
         )
@@ -267,7 +272,8 @@ class Scenario:
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
             edges=tuple(
-                EdgeSettings(server.name, server.parallel if server.told else None) for server in self.edge_servers()
+                EdgeSettings(server.name, server.parallel if server.told else None, server.ahead)
+                for server in self.edge_servers()
             ),
             edge_overhead_s=max(server.lan_s for server in self.edge_servers()),
             max_function_in_flight=self.max_function_in_flight,

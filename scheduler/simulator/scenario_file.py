@@ -44,6 +44,7 @@ A scenario file may hold these keys, all optional:
     faults = ["down:30,90"]                      # absent: --edge-fault
     decode_s = 0.03                              # absent: --edge-decode-s
     lan_s = 0.01                                 # absent: --edge-lan-s
+    ahead = "auto"                               # or "0", "1"; absent: --edge-ahead
     [[edge.model]]                               # the law of one model; absent: as above
     name = "resnet50"
     law = [0.04234, 0.008165]
@@ -83,6 +84,7 @@ from types import ModuleType
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.tenants import OTHER, TenantSettings
+from scheduler.simulator.edge_flags import AHEAD
 from scheduler.simulator.faults import FaultError, parse_fault
 from scheduler.simulator.network import NetworkError, steps
 from scheduler.simulator.scenario import (
@@ -276,8 +278,10 @@ def _edges(keys: Keys, base: Scenario) -> tuple[EdgeServer, ...]:
 
 def _edge(keys: Keys, base: Scenario) -> EdgeServer:
     """Returns the edge server of an [[edge]] table; missing keys take the values of the whole scenario."""
-    noise, faults = keys.cap_or_none("noise"), keys.texts("faults")
+    noise, faults, ahead = keys.cap_or_none("noise"), keys.texts("faults"), keys.take("ahead")
     decode_s, lan_s = keys.cap_or_none("decode_s"), keys.cap_or_none("lan_s")
+    if ahead is not None and ahead not in AHEAD:
+        raise ScenarioError(f'{keys.where}: ahead must be "auto", "0" or "1", not {ahead!r}')
     try:
         parsed = None if faults is None else tuple(parse_fault(text, EDGE_FAULTS) for text in faults)
     except FaultError as error:
@@ -294,6 +298,7 @@ def _edge(keys: Keys, base: Scenario) -> EdgeServer:
         decode_s=base.edge_decode_s if decode_s is None else decode_s,
         lan_s=base.edge_lan_s if lan_s is None else lan_s,
         told=not keys.flag("parallel_learned", not base.edge_told),
+        ahead=base.edge_ahead if ahead is None else AHEAD[str(ahead)],
     )
     unknown = sorted({*edge.models, *dict(edge.latencies)} - known)
     if unknown:

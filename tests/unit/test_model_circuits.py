@@ -221,7 +221,7 @@ def test_an_edge_that_answers_one_thing_at_a_time_is_not_asked_for_ever() -> Non
         if asked:
             it.probed(ProbeMeasured(Place.edge(), ok=False), now_s=at_s + 2.0)
             assert not it.edge.up
-        it.suspicion.slots[EDGE_NAME][0].release(number)
+        it.suspicion.slots[EDGE_NAME][0].release(number, now_s=0.0)
         it.succeeded(slow)
         assert it.edge.up
 

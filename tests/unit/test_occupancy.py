@@ -27,7 +27,7 @@ def test_an_overdue_batch_is_expected_to_need_as_long_again_as_it_is_overdue() -
 def test_release_of_a_batch_given_up_before_is_ignored() -> None:
     edge = EdgeOccupancy()
     edge.occupy(batch_id=2, now_s=0.0, finish_s=1.0)
-    edge.release(1)
+    edge.release(1, now_s=0.5)
     assert not edge.idle
 
 

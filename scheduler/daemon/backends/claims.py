@@ -87,6 +87,28 @@ def waited_s(said: object, *, at_most_s: float) -> float | None:
     return None if seconds is None or seconds > at_most_s + _ROUNDING_S else seconds
 
 
+def beside_device_s(
+    decoded: object, service_s: float | None, queue_s: float | None, *, elapsed_s: float
+) -> float | None:
+    """Returns the seconds of a batch in which a server's device could serve another one: its way and its decoding.
+
+    Args:
+        decoded: seconds of `service_s` for which it was decoded beside the device, as the server says.
+        service_s: as believed.
+        queue_s: as believed.
+        elapsed_s: from the send to the answer.
+
+    >>> round(beside_device_s(0.03, 0.23, 0.1, elapsed_s=0.34), 6)
+    0.04
+    >>> print(beside_device_s(0.3, 0.23, 0.1, elapsed_s=0.34))
+    None
+    """
+    decode_s = _seconds(decoded)
+    if decode_s is None or service_s is None or queue_s is None or decode_s > service_s + _ROUNDING_S:
+        return None
+    return max(0.0, elapsed_s - queue_s - service_s + decode_s)
+
+
 def _seconds(value: object) -> float | None:
     """Returns a value if it is a number of seconds; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -15,7 +15,7 @@ from scheduler import wire
 from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
-from scheduler.daemon.backends.claims import believed, waited_s
+from scheduler.daemon.backends.claims import believed, beside_device_s, waited_s
 from scheduler.daemon.backends.edge_calls import KEEP_ALIVE_S, Disconnected, EdgeAnswer, EdgeCalls
 from scheduler.daemon.backends.edge_description import describe
 from scheduler.daemon.backends.edge_refusals import about_form, refused
@@ -182,7 +182,9 @@ class EdgeBackend:
             log(logging.WARNING, "report_not_believed", field="service_s", message=message)
         left_s = report.elapsed_s - (claims.service_s or 0.0)
         queue_s = waited_s(parameters.get("queue_s"), at_most_s=left_s)
-        return replace(report, service_s=claims.service_s, queue_s=queue_s, disbelieved=claims.disbelieved)
+        beside_s = beside_device_s(parameters.get("decode_s"), claims.service_s, queue_s, elapsed_s=report.elapsed_s)
+        report = replace(report, service_s=claims.service_s, queue_s=queue_s, beside_s=beside_s)
+        return replace(report, disbelieved=claims.disbelieved)
 
     async def _posted(self, batch_send: BatchSend, encoded: wire.EncodedParts, *, fresh: bool = False) -> EdgeAnswer:
         """Returns the answer to a batch; see `EdgeCalls.post`."""

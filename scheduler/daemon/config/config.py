@@ -80,10 +80,13 @@ class Config(ConfigFile):
             over_cap=self.spend.over_cap,
             spend_leased=LENDER if self.spend.lender else STATE if self.daemon.state else "",
             explain_ring=self.explain.ring,
-            edges=tuple(EdgeSettings(edge.name, self._parallel(edge)) for edge in self.edges) or (EdgeSettings(),),
+            edges=tuple([self._edge_settings(edge) for edge in self.edges]) or (EdgeSettings(),),
             tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
             **engine,
         )
+
+    def _edge_settings(self, edge: EdgeSection) -> EdgeSettings:
+        return EdgeSettings(edge.name, self._parallel(edge), None if edge.ahead == "auto" else edge.ahead)
 
     def _parallel(self, edge: EdgeSection) -> int | None:
         """Returns how many batches an edge server is given at once: as configured, or as measured of its models."""

@@ -13,6 +13,16 @@ TensorsWord = Literal["auto", "binary", "json"]
 MOST_PARALLEL = 64
 
 
+def _whole(value: object) -> object:
+    """Returns a number that a variable of the environment holds as text as a number, and a truth value as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return int(value) if isinstance(value, str) and value in ("0", "1") else value
+
+
+Ahead = Annotated[Literal["auto", 0, 1], BeforeValidator(_whole)]
+
+
 class EdgeSection(Section):
     """`[[edge]]`: an edge server, or `[edge]` where there is one; without this table there is no edge."""
 
@@ -28,6 +38,11 @@ class EdgeSection(Section):
         le=MOST_PARALLEL,
         description="Batches that it serves at once (replicas, instance groups, GPUs); absent: as measured in its"
         " profiles, as it says itself, or learned.",
+    )
+    ahead: Ahead = Field(
+        default="auto",
+        description="Batches sent to it before the one on its device is back, so that the device need not wait for"
+        " them; auto: as it pays, by what the server reports.",
     )
     models: tuple[str, ...] = Field(
         default=(), max_length=64, description="Names of the models that it serves; empty: all that an edge serves."

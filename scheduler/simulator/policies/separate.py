@@ -170,6 +170,7 @@ def scenario_of_slot(scenario: Scenario, server: EdgeServer, count: int) -> Scen
         edge_faults=server.faults,
         edge_decode_s=server.decode_s,
         edge_lan_s=server.lan_s,
+        edge_ahead=server.ahead,
         models=tuple(replace(model, edge_latency=server.latency_of(model)) for model in scenario.served()),
         caps=replace(
             caps,
