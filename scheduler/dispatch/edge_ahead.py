@@ -8,10 +8,10 @@ is closed to requests that come later.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.batches import BatchReport
 from scheduler.domain.plans import EdgeSettings
 
 FEWEST = 2
@@ -41,6 +41,8 @@ PAUSE_S = 10.0
 """Seconds for which nothing is sent ahead after that did not pay; twice as long each time. Judgement: as for the
 number of batches at once."""
 LONGEST_PAUSE_S = 640.0
+PROVEN = 64
+"""Batches sent ahead after which the next pause is a short one again."""
 
 
 @dataclass(slots=True)
@@ -71,46 +73,44 @@ class Ahead:
     unmeasured: int = 0
     """Batches sent ahead since the last one that was not."""
 
-    @property
-    def used_lead_s(self) -> float:
-        """How long before the end of a batch the next one leaves; 0: not before."""
-        if not self.in_force or self.unmeasured >= MEASURED_EACH:
-            return 0.0
-        if not self.measured:
-            return BLIND_SHARE * self.elapsed_s
-        return self.lead_s + DEVIATIONS * self.deviation_s
+    used_lead_s: float = 0.0
+    """How long before the end of a batch the next one leaves; 0: not before."""
+    measures_next: bool = False
+    """Whether the next batch of a slot is not to be sent ahead, so that the lead is measured."""
 
-    def waited(self, report: BatchReport, behind_s: float, lead_s: float) -> float:
+    def waited(self, report: BatchReport, behind_s: float) -> float:
         """Returns the seconds for which a batch waited for the one before it.
 
         Args:
             report: of the batch.
             behind_s: seconds for which it was in flight behind that one.
-            lead_s: of them, those that it took to be there.
         """
         if report.queue_s:
             return min(report.queue_s, behind_s)
-        return min(max(0.0, behind_s - lead_s), 0.5 * report.elapsed_s)
+        return min(max(0.0, behind_s - self.used_lead_s), 0.5 * report.elapsed_s)
 
-    def answered(self, report: BatchReport, *, behind_s: float, waited_s: float, now_s: float) -> None:
+    def answered(self, report: BatchReport, *, behind_s: float, now_s: float) -> tuple[float, bool]:
         """Learns from a batch that is back.
 
         Args:
             report: of the batch.
             behind_s: seconds for which it was in flight behind the one before it; 0: it was not sent ahead.
-            waited_s: the part of them in which it waited for the device.
             now_s: the present.
+
+        Returns:
+            Seconds for which it waited for the one before it; whether lead or `measures_next` are others now.
         """
-        alone_s = report.elapsed_s - waited_s
-        self.elapsed_s += (WEIGHT if self.elapsed_s else 1.0) * (alone_s - self.elapsed_s)
+        beside_s, queue_s = report.beside_s, report.queue_s
+        waited_s = self.waited(report, behind_s) if behind_s else 0.0
+        self.elapsed_s += (WEIGHT if self.elapsed_s else 1.0) * (report.elapsed_s - waited_s - self.elapsed_s)
         # A server that sees no wait may have one before it, as a router's: that would be taken for the lead.
-        shown = not behind_s or report.queue_s != 0.0
-        self.unmeasured = 0 if shown and report.beside_s is not None or not behind_s else self.unmeasured + 1
-        if shown and report.beside_s is not None:
-            self._measure(report.beside_s, max(0.0, report.elapsed_s - (report.queue_s or 0.0) - report.beside_s))
+        shown = not behind_s or queue_s != 0.0
+        if beside_s is not None and shown:
+            self._measure(beside_s, report.elapsed_s - (queue_s or 0.0) - beside_s)
+        self.unmeasured = 0 if not behind_s or (beside_s is not None and shown) else self.unmeasured + 1
         if behind_s:
             self._judge(behind_s=behind_s, waited_s=waited_s, now_s=now_s)
-        self._decide(now_s)
+        return waited_s, self._decide(now_s)
 
     def _measure(self, beside_s: float, device_s: float) -> None:
         self.measured += 1
@@ -130,24 +130,30 @@ class Ahead:
         self.waited_s += weight * (waited_s - self.waited_s)
         if self.wanted is None and self.tried >= FEWEST_TRIED and WAIT_COST * self.waited_s > self.saved_s:
             self.refused(now_s)
+        elif self.tried >= PROVEN:
+            self.pause_s = PAUSE_S
 
     def refused(self, now_s: float) -> None:
         """Sends nothing ahead for a while: it did not pay, or the server takes one batch at a time."""
-        self.in_force, self.tried, self.saved_s, self.waited_s = False, 0, 0.0, 0.0
+        self.in_force, self.used_lead_s, self.measures_next = False, 0.0, False
+        self.tried, self.saved_s, self.waited_s = 0, 0.0, 0.0
         self.off_until_s = now_s + self.pause_s
         self.pause_s = min(2.0 * self.pause_s, LONGEST_PAUSE_S)
 
-    def _decide(self, now_s: float) -> None:
+    def _decide(self, now_s: float) -> bool:
         if self.wanted is not None:
-            self.in_force = bool(self.wanted) and now_s >= self.off_until_s
-            return
-        share = self.lead_s / (self.lead_s + self.device_s) if self.lead_s > 0.0 else 0.0
+            self.in_force = now_s >= self.off_until_s
+        elif self.in_force:
+            self.in_force = self.lead_s >= END_SHARE * (self.lead_s + self.device_s)
+        elif self.measured >= FEWEST and self.lead_s >= BEGIN_SHARE * (self.lead_s + self.device_s) > 0.0:
+            self.in_force = now_s >= self.off_until_s
+        lead_s = 0.0
         if self.in_force:
-            self.in_force = share >= END_SHARE
-        else:
-            self.in_force = self.measured >= FEWEST and share >= BEGIN_SHARE and now_s >= self.off_until_s
-            if self.in_force:
-                self.tried, self.saved_s, self.waited_s = 0, 0.0, 0.0
+            lead_s = self.lead_s + DEVIATIONS * self.deviation_s if self.measured else BLIND_SHARE * self.elapsed_s
+        measures_next = self.in_force and self.unmeasured >= MEASURED_EACH
+        changed = lead_s != self.used_lead_s or measures_next != self.measures_next
+        self.used_lead_s, self.measures_next = lead_s, measures_next
+        return changed
 
 
 @dataclass(slots=True)
@@ -170,21 +176,8 @@ class AheadOfEdges:
         known = self.known.get(edge)
         return 0.0 if known is None else known.used_lead_s
 
-    def answered(self, batch: Batch, report: BatchReport, *, behind_s: float, lead_s: float, now_s: float) -> float:
-        """Learns from a batch that is back; returns the seconds for which it waited for the one before it."""
-        known = self.known.get(batch.place.name)
-        if known is None:
-            return 0.0
-        waited_s = known.waited(report, behind_s, lead_s) if behind_s else 0.0
-        known.answered(report, behind_s=behind_s, waited_s=waited_s, now_s=now_s)
-        return waited_s
-
-    def refused(self, batch: Batch, now_s: float) -> None:
+    def refused(self, edge: str, now_s: float) -> None:
         """Learns from a batch that was refused as one too many."""
-        known = self.known.get(batch.place.name)
+        known = self.known.get(edge)
         if known is not None and known.in_force:
             known.refused(now_s)
-
-    def in_force(self) -> Mapping[str, bool]:
-        """Returns by edge server whether batches are sent ahead."""
-        return {name: known.in_force for name, known in self.known.items()}

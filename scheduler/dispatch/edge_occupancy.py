@@ -21,8 +21,19 @@ class EdgeOccupancy:
     """When that batch can be served, if the device is free."""
     ahead_work_s: float = 0.0
     """Its seconds on the device."""
+    measures_next: bool = False
+    """Whether the batch after the one that is sent ahead next is not sent ahead."""
     behind_s: float = 0.0
     """Seconds for which the batch in flight was behind the one before it; 0: it was not sent ahead."""
+
+    def lead(self, lead_s: float, *, measures_next: bool) -> None:
+        """Takes over how long before the end of a batch the next one leaves.
+
+        Where one is to be measured, from the next send on: what was promised for the next batch holds.
+        """
+        if not (measures_next and self.measures_next and not self.lead_s):
+            self.lead_s = lead_s
+        self.measures_next = measures_next
 
     @property
     def idle(self) -> bool:
@@ -94,6 +105,8 @@ class EdgeOccupancy:
             return
         self.ahead_id, self.ahead_sent_at_s, self.ahead_at_device_s = batch_id, now_s, now_s + self.lead_s
         self.ahead_work_s = max(0.0, finish_s - max(self.ahead_at_device_s, self.predicted_finish_s))
+        if self.measures_next:
+            self.lead_s = 0.0
 
     def release(self, batch_id: int, *, now_s: float) -> float:
         """Notes that a batch came back; one that was given up before is ignored.

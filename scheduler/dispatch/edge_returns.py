@@ -1,47 +1,39 @@
 """What the slots of an edge exchange when a batch is back on one of them: they are alike in all but what they hold."""
 
+import math
 from collections.abc import Sequence
 
 from scheduler.dispatch.edge_side import EdgeSide
 
 
-def take_over(free: EdgeSide, own: Sequence[EdgeSide]) -> None:
-    """Gives a slot that is about to be free what its edge does next.
+def take_over(free: EdgeSide, own: Sequence[EdgeSide], *, now_s: float) -> None:
+    """Gives a slot whose batch is back what its edge does next, and the slots the next batches in their new order.
 
-    The server begins the batch that was sent ahead first, whichever slot it was sent for: this slot has it from now on,
-    and its next batch is that other slot's.
+    The server begins the batch that was sent ahead first, whichever slot it was sent for: this slot has it from now on.
+    What was promised for the first slot goes to the one that is free first now, and so on.
 
     Args:
-        free: the slot, whose batch is not released yet.
+        free: the slot, whose batch is not released yet, and which has none ahead.
         own: all slots of its edge.
+        now_s: the present.
     """
-    waiting = [slot for slot in own if slot.occupancy.ahead_id is not None]
-    if not waiting:
-        _pass_on(free, own)
-        return
-    other = min(waiting, key=lambda slot: (slot.occupancy.ahead_sent_at_s, slot.number))
-    free.occupancy.take_ahead(other.occupancy)
-    _exchange(free, (free.number, other.number))
-
-
-def _pass_on(free: EdgeSide, own: Sequence[EdgeSide]) -> None:
-    """Gives a slot that is free sooner than others of its edge, against expectation, the next batch that is due.
-
-    What was promised for the first of them goes to the one that is free first, and the next batches of those behind it
-    move up.
-    """
-    due_s = (free.occupancy.next_at_s, free.number)
-    busy = [(slot.occupancy.next_at_s, slot.number) for slot in own if slot.occupancy.batch_id is not None]
-    numbers = [free.number, *[number for at_s, number in sorted(busy) if (at_s, number) < due_s]]
-    if len(numbers) > 1:
-        _exchange(free, numbers)
-
-
-def _exchange(slot: EdgeSide, numbers: Sequence[int]) -> None:
-    """Gives each of these slots the next batch of the one that follows it, and the last one that of the first."""
-    for lane in slot.lanes.all:
+    busy = [slot for slot in own if slot.occupancy.batch_id is not None]
+    promised = sorted(busy, key=_due)
+    waiting = [slot for slot in busy if slot.occupancy.ahead_id is not None]
+    free_at_s = -math.inf
+    if waiting:
+        other = min(waiting, key=lambda slot: (slot.occupancy.ahead_sent_at_s, slot.number))
+        free.occupancy.take_ahead(other.occupancy)
+        free_at_s = now_s + free.occupancy.ahead_work_s - free.occupancy.lead_s
+    following = sorted(busy, key=lambda slot: (free_at_s, slot.number) if slot is free else _due(slot))
+    moves = [(old.number, new.number) for old, new in zip(promised, following, strict=True) if old is not new]
+    for lane in free.lanes.all if moves else ():
         batches = lane.next_batches
-        moved = [batches[number] for number in (*numbers[1:], numbers[0])]
-        for number, batch in zip(numbers, moved, strict=True):
-            batches[number] = batch
+        moved = [batches[old] for old, _ in moves]
+        for (_, new), batch in zip(moves, moved, strict=True):
+            batches[new] = batch
             batch.full = False
+
+
+def _due(slot: EdgeSide) -> tuple[float, int]:
+    return slot.occupancy.next_at_s, slot.number

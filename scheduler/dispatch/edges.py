@@ -49,7 +49,7 @@ class Edges:
     settings: tuple[EdgeSettings, ...] = ()
     learned: LearnedParallel = field(default_factory=LearnedParallel)
     """How many slots the edge servers have of which the settings do not say it."""
-    ahead: AheadOfEdges = field(default_factory=AheadOfEdges)
+    leads: AheadOfEdges = field(default_factory=AheadOfEdges)
     """How long before the end of a batch the next one leaves."""
     leading: bool = False
     """Whether it leaves before that end on some edge server."""
@@ -67,6 +67,8 @@ class Edges:
     _ordered_from_s: float = math.inf
     _behind_s: float = 0.0
     """Of the batch released last: seconds for which it was in flight behind another one."""
+    _waited_s: float = 0.0
+    """The part of them in which it waited for the device."""
 
     def __post_init__(self) -> None:
         """Starts with one slot."""
@@ -76,7 +78,7 @@ class Edges:
     def configure(self, settings: Sequence[EdgeSettings]) -> None:
         """Takes over which edge servers there are, and how many slots each has. No next batch may hold a request."""
         self.settings = settings = tuple(settings)
-        self.ahead.configure(settings)
+        self.leads.configure(settings)
         of_edge: list[tuple[EdgeSide, ...]] = []
         number, slots = 0, self.learned.slots(settings)
         for edge, server in enumerate(settings):
@@ -89,7 +91,7 @@ class Edges:
                 own.append(replace(self.first, occupancy=EdgeOccupancy()))
             for slot in own:
                 slot.place, slot.circuit, slot.edge, slot.number = place, circuit, edge, number
-                slot.occupancy.lead_s = self.ahead.lead_s(server.name)
+                slot.occupancy.lead_s = self.leads.lead_s(server.name)
                 number += 1
             of_edge.append(tuple(own))
         self.of_edge = tuple(of_edge)
@@ -314,7 +316,7 @@ class Edges:
             occupancy = slot.occupancy
             if batch_id in (occupancy.batch_id, occupancy.ahead_id):
                 if occupancy.batch_id == batch_id and occupancy.ahead_id is None:
-                    take_over(slot, self.of_edge[slot.edge])
+                    take_over(slot, self.of_edge[slot.edge], now_s=now_s)
                 self._behind_s = occupancy.release(batch_id, now_s=now_s)
                 self.moved()
 
@@ -323,13 +325,13 @@ class Edges:
 
         It was released last.
         """
-        waited_s, edge = 0.0, batch.place.name
-        if batch.backend is Backend.EDGE and edge in self.ahead.known:
-            lead_s = self.ahead.lead_s(edge)
-            waited_s = self.ahead.answered(batch, report, behind_s=self._behind_s, lead_s=lead_s, now_s=now_s)
-            if self.ahead.lead_s(edge) != lead_s:
-                self._lead(edge)
-        return replace(report, elapsed_s=report.elapsed_s - waited_s) if waited_s else report
+        self._waited_s, place = 0.0, batch.place
+        known = self.leads.known.get(place.name) if place.backend is Backend.EDGE else None
+        if known is not None:
+            self._waited_s, changed = known.answered(report, behind_s=self._behind_s, now_s=now_s)
+            if changed:
+                self._lead(place.name)
+        return replace(report, elapsed_s=report.elapsed_s - self._waited_s) if self._waited_s else report
 
     def too_many(self, batch: Batch, kind: FailureKind, *, now_s: float) -> bool:
         """Whether an edge refused a batch that was sent ahead because it has another: it is sent none for a while."""
@@ -337,14 +339,15 @@ class Edges:
             return False
         if not any([slot.occupancy.ahead_id == batch.batch_id for slot in self.slots]):
             return False
-        self.ahead.refused(batch, now_s)
+        self.leads.refused(batch.place.name, now_s)
         self._lead(batch.place.name)
         return True
 
     def _lead(self, edge: str) -> None:
+        known = self.leads.known[edge]
         for slot in self.slots:
             if slot.place.name == edge:
-                slot.occupancy.lead_s = self.ahead.lead_s(edge)
+                slot.occupancy.lead(known.used_lead_s, measures_next=known.measures_next)
         self.leading = any([slot.occupancy.lead_s for slot in self.slots])
         self.moved()
 
@@ -361,11 +364,12 @@ class Edges:
         if busy < len(own) - 1:
             return False
         lanes = self.lanes.all
-        needed = any([lane.next_batches[slot.number].items for lane in lanes for slot in own])
+        ahead = any([slot.occupancy.behind_s > 0.0 for slot in own if not slot.occupancy.idle])
+        needed = ahead or any([lane.next_batches[slot.number].items for lane in lanes for slot in own])
         times = next((lane.times_of(batch) for lane in lanes if lane.model.name == batch.model), None)
         known = self.learned.of(edge)
         if times is not None:
-            known.answered(batch, times, needed=needed, now_s=now_s)
+            known.answered(batch, times, needed=needed, now_s=now_s, waited_s=self._waited_s)
         return known.wanted != len(own)
 
     def refused(self, batch: Batch, now_s: float) -> bool:

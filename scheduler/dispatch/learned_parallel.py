@@ -66,7 +66,7 @@ class Parallel:
         """How many batches it is to be given at once."""
         return max(1, min(self.slots if self.said is None else self.said, MOST))
 
-    def answered(self, batch: Batch, times: ServiceTimes, *, needed: bool, now_s: float) -> None:
+    def answered(self, batch: Batch, times: ServiceTimes, *, needed: bool, now_s: float, waited_s: float = 0.0) -> None:
         """Learns from a batch beside which all other slots were busy.
 
         Args:
@@ -74,6 +74,7 @@ class Parallel:
             times: the server's present service tables for its model.
             needed: whether more requests wait for this server.
             now_s: the present.
+            waited_s: seconds for which it waited behind another one, because it was sent ahead.
         """
         sent_at_s, known = batch.sent_at_s, self.tables.setdefault(batch.model, times)
         since_s, self.answered_s = max(sent_at_s, self.answered_s), now_s
@@ -83,7 +84,9 @@ class Parallel:
             self.counted += 1
             weight = max(WEIGHT, 1.0 / self.counted)
             expected_s = known.median_s[min(batch.items, known.max_batch)]
-            self.later += weight * (math.log(max(now_s - sent_at_s, 1e-9) / max(expected_s, 1e-9)) - self.later)
+            self.later += weight * (
+                math.log(max(now_s - sent_at_s - waited_s, 1e-9) / max(expected_s, 1e-9)) - self.later
+            )
             scatter = known.scatter.sigma * math.sqrt(WEIGHT / (2.0 - WEIGHT))
             if self.counted >= FEWEST and self.later > max(LATER, SURELY * scatter):
                 self.refused(now_s)

@@ -190,4 +190,4 @@ def test_one_that_serves_several_batches_at_once_is_given_so_many_and_never_more
             assert asyncio.run(asyncio.wait_for(story(daemon, edge), 90.0)) == parallel
             assert metric(daemon, 'edgeburst_edge_parallel{edge="box"}') == parallel
             [row] = read(daemon, "/v1/status")["engine"]["edges"]
-            assert row == {"name": "box", "up": True, "batches_in_flight": 0, "parallel": parallel}
+            assert row == {"name": "box", "up": True, "batches_in_flight": 0, "parallel": parallel, "ahead_s": 0.0}

@@ -137,6 +137,7 @@ noise = 0.2
 faults = ["down:30,90"]
 decode_s = 0.03
 lan_s = 0.01
+ahead = "1"
 [[edge]]
 name = "gpu"
 [[edge.model]]
@@ -147,7 +148,7 @@ rows = [[1, 0.03]]
     )
     scenario = read(tmp_path, text, base)
     settings = scenario.engine_settings()
-    assert settings.edges == (EdgeSettings("orin", 3), EdgeSettings("nano", 1), EdgeSettings("gpu", 3))
+    assert settings.edges == (EdgeSettings("orin", 3), EdgeSettings("nano", 1, 1), EdgeSettings("gpu", 3))
     light, heavy = settings.models
     assert [light.edge_latency_on(edge).predict_s(10) for edge in ("orin", "nano", "gpu")] == [0.03, 0.24, 0.03]
     assert heavy.edge_latency_on("nano") is None
@@ -157,7 +158,7 @@ rows = [[1, 0.03]]
     assert [servers[name].noise for name in ("orin", "nano")] == [0.1, 0.2]
     assert servers["nano"].faults == (Fault("down", 30.0, 90.0),)
     nano = servers["nano"]
-    assert (nano.decode_s, nano.lan_s) == (0.03, 0.01)
+    assert (nano.decode_s, nano.lan_s, nano.ahead) == (0.03, 0.01, 1)
     assert servers["gpu"].faults == base.edge_faults
 
 
@@ -282,6 +283,7 @@ def test_a_cap_of_0_never_spends(tmp_path: Path, key: str) -> None:
         ("[[edge]]\nname='a'\nrows=[[1, 0.1]]", "[[edge]] 1: rows need a law"),
         ("[[edge]]\nname='a'\nfaults=['melt:1,2']", "[[edge]] 1: faults: a fault is written"),
         ("[[edge]]\nname='a'\nfaults='down:1,2'", "faults must be a list of texts"),
+        ("[[edge]]\nname='a'\nahead=2", 'ahead must be "auto", "0" or "1", not 2'),
         ("[[edge]]\nname='a'\nlan_s=-1", "lan_s must be a number of at least 0"),
         ("[[edge]]\nname='a'\nparallel=0", "parallel must be a whole number of at least 1"),
         ("[[edge]]\nname='a'\nmodels=['b']", "[[edge]] 1: there is no model 'b', only simulated"),

@@ -144,7 +144,7 @@ def test_a_binary_request_is_answered_in_the_form_it_asks_for(
     assert [output.name for output in answer.outputs] == ["probabilities", "item_error"]
     assert answer.outputs[0].to_numpy().argmax(axis=1).tolist() == [7, 0]
     assert [bool(error) for error in answer.outputs[1].elements()] == [False, True]
-    assert set(answer.parameters) == {"service_s", "queue_s", "identity", "item_crc32"}
+    assert set(answer.parameters) == {"service_s", "queue_s", "decode_s", "identity", "item_crc32"}
 
 
 def test_a_json_request_carries_its_pictures_as_base64(client: FlaskClient) -> None:

@@ -35,15 +35,18 @@ def test_named_ones_have_their_laws_and_the_faults_of_all_and_their_own() -> Non
     )
 
 
-def test_the_way_and_decoding_are_those_of_all() -> None:
-    [server] = described("--edge", "a:0.1,0.01", "--edge-decode-s", "0.03", "--edge-lan-s", "0.01").servers
-    assert (server.decode_s, server.lan_s) == (0.03, 0.01)
-    settings = Scenario(edges=(server,)).engine_settings()
-    assert settings.edges == (EdgeSettings("a", 1),)
-    assert settings.edge_overhead_s == 0.01
-    latency = settings.models[0].edge_latency
-    assert latency is not None
-    assert latency.decode_s == 0.03
+def test_the_way_decoding_and_what_is_sent_ahead_are_those_of_all() -> None:
+    flags = ("--edge-decode-s", "0.03", "--edge-lan-s", "0.01")
+    for more, ahead in (((), None), (("--edge-ahead", "0"), 0), (("--edge-ahead", "1"), 1)):
+        [server] = described("--edge", "a:0.1,0.01", *flags, *more).servers
+        assert (server.decode_s, server.lan_s, server.ahead) == (0.03, 0.01, ahead)
+        settings = Scenario(edges=(server,)).engine_settings()
+        assert settings.edges == (EdgeSettings("a", 1, ahead),)
+        assert settings.edge_overhead_s == 0.01
+        latency = settings.models[0].edge_latency
+        assert latency is not None
+        assert latency.decode_s == 0.03
+    assert Scenario(edge_ahead=1).engine_settings().edges == (EdgeSettings("main", 1, 1),)
     for flag in ("--edge-decode-s", "--edge-lan-s"):
         with pytest.raises(ScenarioError, match=f"{flag} must be a finite number of at least 0, not nan"):
             described(flag, "nan")

@@ -132,6 +132,7 @@ def test_an_emulated_device_with_time_for_decoding_decodes_beside_it() -> None:
     assert first.result(30).parameters["service_s"] == pytest.approx(0.03 + one_s)
     assert second.result(30).parameters["service_s"] == pytest.approx(0.03 + one_s)
     assert second.result(30).parameters["queue_s"] == pytest.approx(one_s - 0.03)
+    assert [each.result(30).parameters["decode_s"] for each in (first, second)] == pytest.approx([0.03, 0.03])
 
 
 def test_a_broken_request_leaves_its_place_on_an_emulated_device_that_decodes() -> None:
@@ -163,12 +164,14 @@ def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
     assert first.result(30).parameters == {
         "service_s": 10.5,
         "queue_s": 0.0,
+        "decode_s": 0.0,
         "identity": identity,
         "item_crc32": sums[0],
     }
     assert second.result(30).parameters == {
         "service_s": 0.5,
         "queue_s": 10.5,
+        "decode_s": 0.0,
         "identity": identity,
         "item_crc32": sums[1],
     }
