@@ -280,7 +280,13 @@ class Edges:
 
     def idle(self, now_s: float) -> list[EdgeSide]:
         """Returns the slots that may be sent a batch now."""
-        return [slot for slot in self.slots if slot.occupancy.takes(now_s) and slot.circuit.usable(now_s)]
+        leading = self.leading
+        return [
+            slot
+            for slot in self.slots
+            if (slot.occupancy.batch_id is None or (leading and slot.occupancy.takes(now_s)))
+            and slot.circuit.usable(now_s)
+        ]
 
     def opens_at_s(self, now_s: float) -> float:
         """Returns when the next batch may be sent ahead, after the present; inf for never."""
