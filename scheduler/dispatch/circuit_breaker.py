@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.dispatch.edge_occupancy import edge_statistics
 from scheduler.dispatch.suspicion import Silence, Slots, Suspicion
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, Failure, FailureKind
@@ -14,7 +15,7 @@ from scheduler.domain.failures import HANDLING, Opens
 from scheduler.domain.messages import ProbeMeasured, SendProbe
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import FUNCTIONS, Backend, Place
-from scheduler.domain.statistics import EdgeStatistics, ModelUp
+from scheduler.domain.statistics import ModelUp
 
 LONGEST_PAUSE_S = 30.0
 """Whatever a backend asks for, and however often probes fail: then it is tried again. Judgement: how late a backend
@@ -262,16 +263,7 @@ class Circuits:
             on = tuple((edge, own.serves(name)) for edge, own in self.edges.items() if name in own.of_model)
             by_function = function.serves(name) if name in function.of_model else None
             models_up.append(ModelUp(name, any(up for _, up in on) if on else None, by_function, on))
-        edges = tuple(
-            EdgeStatistics(
-                name,
-                up=edge.up,
-                batches_in_flight=sum(slot.batches for slot in slots.get(name, ())),
-                parallel=len(slots.get(name, ())),
-                ahead_s=max([slot.lead_s for slot in slots.get(name, ())], default=0.0),
-            )
-            for name, edge in self.edges.items()
-        )
+        edges = tuple(edge_statistics(name, edge.up, slots.get(name, ())) for name, edge in self.edges.items())
         return {**self.up(), "edges": edges, "models_up": tuple(models_up)}
 
     @classmethod

@@ -1,7 +1,10 @@
 """When a slot of an edge may be sent a batch: it serves one, and another one may be in flight before that one ends."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from scheduler.domain.statistics import EdgeStatistics
 
 
 @dataclass(slots=True)
@@ -136,3 +139,20 @@ class EdgeOccupancy:
     def _finish_s(self, finish_s: float) -> float:
         """Returns when the last batch in flight ends, if the first one does at that time."""
         return finish_s if self.ahead_id is None else max(finish_s, self.ahead_at_device_s) + self.ahead_work_s
+
+
+def edge_statistics(name: str, up: bool, slots: Sequence[EdgeOccupancy]) -> EdgeStatistics:
+    """Returns the state of an edge server in numbers.
+
+    Args:
+        name: its name.
+        up: whether it is used.
+        slots: the batches that it serves at once.
+    """
+    return EdgeStatistics(
+        name,
+        up=up,
+        batches_in_flight=sum([slot.batches for slot in slots]),
+        parallel=len(slots),
+        ahead_s=max([slot.lead_s for slot in slots], default=0.0),
+    )
