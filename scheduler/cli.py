@@ -41,6 +41,12 @@ SUB_COMMANDS = (
         "edgeburst check-config --config edgeburst.toml",
     ),
     SubCommand(
+        "config",
+        "scheduler.daemon.init_command",
+        "write a configuration after five questions",
+        "edgeburst config init --edge http://192.168.1.20:8700 --model digits --slo-s 0.5",
+    ),
+    SubCommand(
         "doctor",
         "scheduler.doctor.command",
         "look for what is wrong on the three hosts",

@@ -27,7 +27,7 @@ def read_cards(models: Sequence[ModelSection], source: Source) -> tuple[Card | N
     for index, model in enumerate(models):
         card = None
         if model.card:
-            card = _read(source.path.parent / model.card, source, ("model", index, "card"))
+            card = _named(model.card, source, ("model", index, "card"))
             for at, sentence in _contradictions(model, card, ("model", index)):
                 raise source.error(at, sentence)
         elif not model.name:
@@ -47,6 +47,12 @@ def described(model: ModelSection, card: Card | None) -> ModelSection:
     told = {"name": card.name, "inputs": _sections(card.inputs), "outputs": _sections(card.outputs)}
     max_items = model.max_items if "max_items" in model.model_fields_set else min(card.max_batch, MOST_ITEMS)
     return model.model_copy(update={**told, "labels": card.labels, "max_items": max_items})
+
+
+def _named(name: str, source: Source, at: toml_lines.KeyPath) -> Card:
+    """Returns the card in a folder, or the shipped one of that name where there is no such folder."""
+    folder = source.path.parent / name
+    return catalogue.shipped(name) if name in catalogue.names() and not folder.is_dir() else _read(folder, source, at)
 
 
 def _read(folder: Path, source: Source, at: toml_lines.KeyPath) -> Card:

@@ -100,7 +100,8 @@ class ModelSection(Section):
     card: str = Field(
         default="",
         max_length=4096,
-        description="Folder with the model's card (model.toml); it says what inputs, outputs and labels say here.",
+        description="Folder with the model's card (model.toml), or the name of a shipped model; it says what inputs,"
+        " outputs and labels say here.",
     )
     max_items: int = Field(
         default=64,
