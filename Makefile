@@ -30,7 +30,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test test-slow unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
+.PHONY: demo test test-slow unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -86,10 +86,15 @@ lint: $(LINT)/.installed
 	$(LINT)/bin/mypy
 	$(LINT)/bin/mypy --config-file .ci/mypy-tests.ini
 	$(LINT)/bin/lint-imports
+	$(LINT)/bin/shellcheck scripts/install.sh scripts/requirements/*.sh .ci/run
 
 test-peers: $(VENV)/.installed $(PEERS)/.installed $(RAY)/.installed
 	EDGEBURST_PEERS=$(abspath $(PEERS))/bin/python EDGEBURST_RAY=$(abspath $(RAY))/bin/python \
 		$(BIN)/python $(PYTEST) tests/peers
+
+# The installer in a fresh Debian root made by debootstrap; as root, skipped with a sentence otherwise.
+test-install: $(VENV)/.installed
+	EDGEBURST_INSTALL=1 $(BIN)/python -m pytest tests/install
 
 # TARGET: wire, frame, grpc, images, config, traces, state, explain, cards, sheets or profiles; N inputs.
 fuzz: $(FUZZ)/.installed
@@ -141,7 +146,7 @@ locked: $(LINT)/.installed
 # Whether they can be installed with these hashes, and whether a release among them has a known vulnerability; the second
 # is skipped with a sentence where it cannot be asked.
 audit: $(LINT)/.installed
-	for service in client edge function ray; do \
+	for service in client edge edge-host function ray; do \
 		$(LINT)/bin/uv pip install --quiet --dry-run --require-hashes --python $(LINT) --requirement $(PINS)/$$service.txt || exit 1; \
 	done
 	$(LINT)/bin/python -m scripts.audit

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_server.errors import StartupError
+from scheduler.systemd import credential
 from scheduler.wsgi.connection import KNOWN_PEER
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ _OTHER = "the token is not the one of this server: compare it with the variable 
 
 
 def take_token(name: str, environ: MutableMapping[str, str]) -> bytes:
-    """Takes the token out of the environment, so that no child process gets it.
+    """Takes the token out of the environment, so that no child process gets it; else it is systemd's credential.
 
     Args:
-        name: the variable that holds it.
+        name: the variable or credential that holds it.
         environ: the environment of this process.
 
     Returns:
@@ -42,7 +43,7 @@ def take_token(name: str, environ: MutableMapping[str, str]) -> bytes:
     Raises:
         StartupError: there is none, or a header cannot carry it.
     """
-    token = environ.pop(name, "")
+    token = environ.pop(name, "") or credential(name, environ)
     if not token:
         raise StartupError(f"--token-env names {name}, which is not set: put the token into that variable")
     if _TOKEN.fullmatch(token) is None:

@@ -1,4 +1,4 @@
-"""systemd's protocols: a datagram for each state (sd_notify(3)), and sockets that are passed (sd_listen_fds(3))."""
+"""systemd's protocols: a datagram for each state (sd_notify(3)), passed sockets (sd_listen_fds(3)), credentials."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ import socket
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""The variable in which systemd names the folder of LoadCredential=."""
+_MAX_BYTES = 65536
 FIRST_DESCRIPTOR = 3
 """Of the passed sockets; the others follow it."""
+
+
+def credential(name: str, environ: Mapping[str, str]) -> str:
+    """Returns systemd's credential of a name, without white space around it; empty where there is none.
+
+    >>> credential("TOKEN", {})
+    ''
+    """
+    folder = environ.get(CREDENTIALS, "")
+    if not name or not folder:
+        return ""
+    try:
+        with (Path(folder) / name).open(encoding="utf-8-sig") as file:
+            return file.read(_MAX_BYTES).strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _ignore(_: str) -> None:

@@ -32,6 +32,7 @@ from scheduler.daemon.state.borrowed import Borrower
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
+from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.memory import Part
 from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
@@ -190,9 +191,9 @@ def assemble(
         borrower: leases money from another daemon; None: it is leased from `state`, if there is one.
     """
     servers, meter = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock)
-    control = _control(settings, state, servers)
-    engine = Engine(settings, control)
-    explanations = _explanations(config, engine, clock)
+    control, ring = _control(settings, state, servers), DecisionRing(settings.explain_ring)
+    engine = Engine(settings, control, ring)
+    explanations = _explanations(config, engine, ring, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches, served = BatchRing(config.daemon.records, counters), _served(config, state)
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
@@ -232,7 +233,7 @@ def assemble(
         plan=plans.latest,
         status=status.report,
         batches=batches.rows,
-        explain=explanations.find,
+        explain=explanations,
         why_unmeasured=served.why_unmeasured,
         lend=None if state is None else state.lend,
         feed=Feed(_sources(status, runner, batches), clock=clock),
@@ -336,7 +337,7 @@ def _without_state() -> dict[str, object]:
     return {"folder": None, "up": True, "failures": 0, "message": f"nothing outlives this process: {WITHOUT}"}
 
 
-def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:
+def _explanations(config: Config, engine: Engine, ring: DecisionRing, clock: Clock) -> Explanations:
     section, path = config.explain, config.explain_file()
     return Explanations(
         engine.explanation,
@@ -346,6 +347,7 @@ def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:
         wall_clock=lambda: datetime.now(timezone.utc),
         file=None if path is None else ExplanationFile(path, max_bytes=section.max_bytes, files=section.files),
         beside_the_loop=DaemonThreads(limit=1, name="explain").run,
+        newest=ring.newest,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
+from models import catalogue
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.deploy_sections import DeploySection
 from scheduler.daemon.config.model_sections import ModelSection, TierSection
@@ -221,8 +222,10 @@ def _own_model(config: Config, model: ModelSection) -> dict[str, str]:
     """Returns the variables of a model with a card: where the image has it, and which one it must be."""
     if not model.card:
         return {}
-    identity = config.identities()[model.name]
-    return {"MODELS": _MODELS} | ({} if identity is None else {"MODEL_IDENTITY": f"{model.name}={identity}"})
+    identity, card = config.identities()[model.name], config.card(config.models.index(model))
+    # A shipped model is in every image.
+    where = {} if card is not None and card.folder.parent == catalogue.SHIPPED else {"MODELS": _MODELS}
+    return where | ({} if identity is None else {"MODEL_IDENTITY": f"{model.name}={identity}"})
 
 
 def _checked(config: Config, deploy: DeploySection, tiers: Sequence[Tier]) -> Deployment:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -166,6 +166,16 @@ class DecisionRing:
             outcome,
         )
 
+    def newest(self, *, missed: bool = False) -> Iterator[int]:
+        """Yields the numbers of the kept requests, the one that was first heard of last before the others.
+
+        Args:
+            missed: whether only those that were refused, or answered after their deadline.
+        """
+        for request_id in reversed(self._order):
+            if not missed or _missed(self._stories[request_id]):
+                yield request_id
+
     def _add(self, request_id: int, story: _Story) -> None:
         order, stories = self._order, self._stories
         if len(order) >= self._size:
@@ -189,6 +199,15 @@ class DecisionRing:
         shared[_HOLDERS] -= 1
         if not shared[_HOLDERS]:
             del self._batches[shared[_BATCH].batch_id]
+
+
+def _missed(story: _Story) -> bool:
+    end: tuple[Any, ...] | None = story[_END]
+    if end is None or end[1] == CANCELLED:
+        return False
+    request: Request = end[2] or story[_FIRST].request
+    late: bool = end[0] > request.deadline_s
+    return late or end[1] != ANSWERED
 
 
 def _sendings(story: _Story) -> Sequence[_Shared]:

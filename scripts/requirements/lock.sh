@@ -15,6 +15,8 @@ lock() {
 lock client --extra client --extra grpc --extra otel
 # A board brings its own numpy, which is never replaced.
 lock edge --extra edge --no-emit-package numpy
+# Elsewhere than on a board.
+lock edge-host --extra edge --extra opencv --extra onnx
 lock function --extra function --extra onnx
 # The edge server as a Ray Serve application, with all that it needs where no board brings it.
 lock ray --extra edge --extra opencv --extra onnx --extra ray

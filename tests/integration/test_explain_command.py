@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import socket
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+from support.daemon_process import daemon_process, stub_edge_process
 from support.explained import an_explanation
 from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
@@ -254,3 +257,50 @@ def test_a_line_of_another_version_is_told_in_one_sentence(
     path.write_text(line)
     assert main(["explain", "5", "--file", str(path)]) == 2
     assert sentence(capsys).startswith(f"edgeburst: the explanation cannot be read: {reason}")
+
+
+def test_the_last_request_and_the_last_miss_are_found_without_their_numbers(tmp_path: Path) -> None:
+    config = tmp_path / "edgeburst.toml"
+    with stub_edge_process() as edge:
+        config.write_text(
+            f'[daemon]\nport = 0\n[edge]\nurl = "{edge.url}"\n'
+            '[[model]]\nname = "digits"\nedge_profile = "orin-resnet50"\n'
+        )
+        with daemon_process(config) as daemon:
+
+            def last(*which: str) -> tuple[int, dict[str, Any]]:
+                out = io.StringIO()
+                with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+                    status = main(["explain", *which, "--url", daemon.url, "--json"])
+                return status, json.loads(out.getvalue() or '{"explanations": [{}]}')["explanations"][0]
+
+            assert last("--last")[0] == last("--last-miss")[0] == 2
+            assert infer_picture(daemon.url, "1", timeout_s=0.0001) == 503
+            assert infer_picture(daemon.url, "1", timeout_s=5.0) == 200
+            miss, newest = last("--last-miss")[1], last("--last")[1]
+            assert miss["outcome"] not in ("answered", "")
+            assert newest["outcome"] == "answered"
+            assert newest["request_id"] > miss["request_id"]
+            # A number is the daemon's, unless it is said to be the client's.
+            assert last("1")[1]["request_id"] == 1
+            assert last("--client-id", "1")[1]["request_id"] == newest["request_id"]
+
+
+def infer_picture(url: str, client_id: str, *, timeout_s: float) -> int:
+    address = f"{url}/v1/classify/digits?timeout_s={timeout_s}"
+    headers = {"Content-Type": "image/png", "X-Request-Id": client_id}
+    return requests.post(address, data=b"a picture", headers=headers, timeout=30).status_code
+
+
+@pytest.mark.parametrize(("option", "number"), [("--last", 4), ("--last-miss", None)])
+def test_files_have_a_last_request_too(
+    option: str, number: int | None, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["explain", option, "--file", str(file), "--json"])
+    if number is None:
+        assert status == 2
+        assert "a request that was refused or late is neither in" in capsys.readouterr().err
+    else:
+        assert status == 0
+        [only] = json.loads(capsys.readouterr().out)["explanations"]
+        assert only["request_id"] == number

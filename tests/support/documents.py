@@ -37,6 +37,7 @@ _DEMO = NotRun("minutes", "tests/acceptance/test_demo.py")
 _SUITE = NotRun("runs the tests themselves", "tests/unit/test_pins.py")
 _INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
 _UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
+_INSTALLER = NotRun("files of root", "tests/install/test_fresh_root.py")
 _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _RAY = NotRun("an environment with Ray", "tests/peers/test_ray.py")
@@ -66,6 +67,13 @@ NOT_RUN: Mapping[str, NotRun] = {
     "/opt/edgeburst/bin/pip install --constraint scripts/requirements/jetpack-6.txt '.[edge]'": _INSTALLS,
     "install -D -m 644 edgeburst.toml /etc/edgeburst/edgeburst.toml": _UNIT,
     "install -m 600 KEYS /etc/default/edgeburst": _UNIT,
+    "scripts/install.sh client --secrets keys "
+    "-- --edge http://192.168.1.20:8700 --model digits --slo-s 0.5": _INSTALLER,
+    "scripts/install.sh edge -- --model digits": _INSTALLER,
+    "edgeburst doctor --config /etc/edgeburst/edgeburst.toml": _INSTALLER,
+    "edgeburst explain --last-miss --config edgeburst.toml": NotRun(
+        "nothing has missed there", "tests/integration/test_explain_command.py"
+    ),
     "edgeburst doctor --config edgeburst.toml": NotRun(
         "it finds what is not set up on the reader's hosts", "tests/integration/test_doctor.py"
     ),

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from scheduler.daemon.explain.file import ExplanationFile
-from scheduler.daemon.explain.requests import BesideTheLoop, Explanations
+from scheduler.daemon.explain.requests import BesideTheLoop, Explanations, Newest
 from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.decisions import Cause, Decision, Offer, Reason, move
@@ -105,6 +105,7 @@ def explanations_of(
     clock: Callable[[], float],
     file: ExplanationFile | None = None,
     beside_the_loop: BesideTheLoop = at_once,
+    newest: Newest | None = None,
 ) -> Explanations:
     """Returns what a runner needs; it is always 10:00 UTC."""
     return Explanations(
@@ -115,6 +116,7 @@ def explanations_of(
         wall_clock=lambda: TEN,
         file=file,
         beside_the_loop=beside_the_loop,
+        newest=newest,
     )
 
 

@@ -78,7 +78,7 @@ class FakeRunner:
             plan=lambda: self.plan,
             status=self.status,
             batches=self.batches,
-            explain=lambda name, _, before: self.explanations(name, before),
+            explain=self,
             identities=self.identities,
         )
 
@@ -169,6 +169,18 @@ class FakeRunner:
     def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
         """Returns numbered rows after that number."""
         return [{"record": number, "backend": "edge"} for number in range(after_id + 1, 51)][:limit]
+
+    def find(self, name: str, owner: str | None, before: int | None) -> list[dict[str, object]]:
+        """Returns what is known of a request, by its number or its client's id."""
+        return self.explanations(name, before)
+
+    def find_client(self, name: str, owner: str | None, before: int | None) -> list[dict[str, object]]:
+        """Returns the same."""
+        return self.explanations(name, before)
+
+    def last(self, owner: str | None, *, missed: bool) -> list[dict[str, object]]:
+        """Returns nothing: requests have no order here."""
+        return []
 
     def explanations(self, name: str, before: int | None = None) -> list[dict[str, object]]:
         """Explains up to 20 calls by their client's id or their number, newest first."""

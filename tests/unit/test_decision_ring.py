@@ -9,6 +9,7 @@ from support.explained import a_batch, a_decision, a_request
 
 from scheduler.dispatch.decision_ring import (
     ANSWERED,
+    CANCELLED,
     DECISIONS_KEPT,
     SENDINGS_KEPT,
     DecisionRing,
@@ -193,3 +194,17 @@ def test_what_is_not_kept_may_come_back_without_harm(batch_id: int) -> None:
     ring.sent(a_batch(7, (1,)))
     ring.settled(batch_id, BatchReport(0.2), None, cost=0.5, at_s=1.0)
     assert (len(ring), ring.batches, ring.explain(1)) == (0, 0, None)
+
+
+def test_the_newest_come_first_and_those_that_missed_alone_where_these_are_wanted() -> None:
+    ring = DecisionRing(6)
+    for number in range(1, 7):
+        ring.note(a_decision(request_id=number))
+    deadline_s = a_decision(request_id=2).request.deadline_s
+    ring.ended(a_request(request_id=2), deadline_s + 0.5, ANSWERED)
+    ring.ended(a_request(request_id=3), deadline_s, ANSWERED)
+    ring.ended(a_request(request_id=4), deadline_s + 1.0, CANCELLED)
+    ring.ended(a_request(request_id=5), deadline_s - 0.5, "no_capacity")
+    ring.ended(a_request(request_id=7), deadline_s - 0.5, "queue_full")
+    assert list(ring.newest()) == [7, 6, 5, 4, 3, 2]
+    assert list(ring.newest(missed=True)) == [7, 5, 2]

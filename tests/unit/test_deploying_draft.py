@@ -158,6 +158,16 @@ class TestConfiguration:
         }
         assert "COPY --from=converted /srv/models /srv/models" in DOCKERFILE.read_text()
 
+    def test_a_shipped_model_needs_no_folder_in_the_image(self, tmp_path: Path) -> None:
+        path = tmp_path / "eb.toml"
+        path.write_text(HEAD.format(deploy="").replace('name = "digits"', 'card = "digits"') + tier_text())
+        [tier] = draft(load_config(path, {})).deployment.tiers
+        assert tier.configuration["environmentVariables"] == {
+            "MODEL": "digits",
+            "MODEL_IDENTITY": f"digits={read_card(SHIPPED / 'digits').identity()}",
+            "MAX_BATCH": "5",
+        }
+
     @pytest.mark.parametrize(
         ("tiers", "deploy", "words"),
         [

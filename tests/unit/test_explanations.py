@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,14 +50,31 @@ def found(explanations: Explanations, name: str) -> list[object]:
     return [values["request_id"] for values in explanations.find(name)]
 
 
-def test_a_request_is_found_by_number_and_by_its_clients_id_newest_first() -> None:
+def test_a_request_is_found_by_its_number_first_and_by_its_clients_id_newest_first() -> None:
     explanations = explanations_of(known(1, 2, 3, 4).get, lambda: 100.0)
     for number, name in ((1, "a"), (2, "b"), (3, "a"), (4, "1"), (5, "a")):
         explanations.arrived(number, name)
     assert found(explanations, "2") == [2]
     assert found(explanations, "a") == [3, 1]
-    assert found(explanations, "1") == [4, 1]
+    assert found(explanations, "1") == [1, 4]
+    assert [values["request_id"] for values in explanations.find_client("1")] == [4]
+    assert [values["request_id"] for values in explanations.find("1", None, 4)] == [1]
     assert found(explanations, "unknown") == found(explanations, "") == found(explanations, "9" * 400) == []
+
+
+def test_the_newest_request_of_a_token_is_the_last_of_its_own() -> None:
+    def newest(*, missed: bool) -> Iterator[int]:
+        yield from [2] if missed else [3, 2, 1]
+
+    explanations = explanations_of(known(1, 2, 3).get, lambda: 100.0, newest=newest)
+    for number, owner in ((1, "a"), (2, "b"), (3, "a")):
+        explanations.arrived(number, "", owner)
+
+    def last(owner: str | None, *, missed: bool = False) -> list[object]:
+        return [values["request_id"] for values in explanations.last(owner, missed=missed)]
+
+    assert (last(None), last("a"), last("b"), last("c")) == ([3], [3], [2], [])
+    assert (last(None, missed=True), last("a", missed=True)) == ([2], [])
 
 
 def test_what_is_found_names_client_currency_and_the_time_of_day() -> None:

@@ -18,7 +18,6 @@ from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
 from scheduler.daemon.config.measured import remembered
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TierSection
-from scheduler.daemon.config.secrets import CREDENTIALS
 from scheduler.daemon.config.sections import ConfigFile
 from scheduler.daemon.config.source import EDGE, Source, read_source
 from scheduler.dispatch.spend_cap import LENDER, STATE
@@ -29,6 +28,7 @@ from scheduler.domain.requests import EDGE_NAME
 from scheduler.domain.tenants import TenantSettings
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
+from scheduler.systemd import CREDENTIALS
 from scheduler.wire import FRAME_BYTES
 
 

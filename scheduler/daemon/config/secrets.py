@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""The variable in which systemd names the folder of LoadCredential=."""
-_MAX_BYTES = 65536
+from scheduler.systemd import credential
 
 
 def secret_of(name: str, environ: Mapping[str, str]) -> str:
@@ -16,12 +13,4 @@ def secret_of(name: str, environ: Mapping[str, str]) -> str:
     >>> secret_of("TOKEN", {"TOKEN": "x"}), secret_of("TOKEN", {}), secret_of("", {})
     ('x', '', '')
     """
-    value = environ.get(name, "") if name else ""
-    folder = environ.get(CREDENTIALS, "")
-    if value or not name or not folder:
-        return value
-    try:
-        with (Path(folder) / name).open(encoding="utf-8-sig") as file:
-            return file.read(_MAX_BYTES).strip()
-    except (OSError, ValueError):
-        return ""
+    return (environ.get(name, "") if name else "") or credential(name, environ)

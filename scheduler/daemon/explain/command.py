@@ -7,6 +7,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from scheduler.client_access import ClientAccess, add_arguments, of_arguments, s
 from scheduler.daemon.admin_socket import NoSocket, ask, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MAX_FOUND
+from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED
 from scheduler.domain.errors import EdgeburstError
 from scheduler.explain.json_lines import from_values
 from scheduler.explain.text import describe
@@ -29,8 +31,9 @@ _TIMEOUT_S = 10.0
 _DESCRIPTION = """\
 Shows what was decided about a request, when and why: the offers of the places side by side, with the total by which
 they were compared or why one was impossible, the reason that decided, and the outcome beside the prediction. A request
-is named by the daemon's number (response header X-Edgeburst-Request-Id) or by the id that its client gave it; if
-several requests have that id, the newest is shown.
+is named by the daemon's number (response header X-Edgeburst-Request-Id) or by the id that its client gave it; the
+number counts first, and of several requests with one id the newest is shown. --last shows the newest request,
+--last-miss the newest that was refused or late.
 
 The command asks the running daemon, which knows the latest requests ([explain] ring): with --config over the daemon's
 own socket, if this user may use it. A token sees the requests that were sent with it, one for everything all. With
@@ -40,6 +43,7 @@ own socket, if this user may use it. A token sees the requests that were sent wi
 _EPILOG = """\
 examples:
   edgeburst explain 4711
+  edgeburst explain --last-miss --config edgeburst.toml
   edgeburst explain my-request-7 --url http://127.0.0.1:8600
   edgeburst explain 4711 --file decisions.jsonl --json
 
@@ -55,7 +59,13 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("request", metavar="REQUEST", help="the daemon's number of the request, or the client's id")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "request", nargs="?", metavar="REQUEST", help="the daemon's number of the request, or the client's id"
+    )
+    which.add_argument("--client-id", metavar="ID", help="the id that its client gave it, also where it is a number")
+    which.add_argument("--last", action="store_true", help="the newest request")
+    which.add_argument("--last-miss", action="store_true", help="the newest that was refused, or answered too late")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--url", help=f"the daemon (default {DEFAULT_URL}, or that of --config)")
     source.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration, for its address")
@@ -71,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: the request is unknown, or neither a daemon nor a file could be read.
     """
-    found = _in_files(args.file, args.request) if args.file else _asked_of(args, args.request)
+    wanted = _Wanted(args.request or args.client_id or "", args.client_id is not None, args.last, args.last_miss)
+    found = _in_files(args.file, wanted) if args.file else _asked_of(args, wanted)
     if args.json:
         print(json.dumps({"explanations": found}, indent=2))
         return 0
@@ -82,21 +93,66 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _asked_of(args: argparse.Namespace, name: str) -> Found:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which request is to be explained."""
+
+    name: str
+    by_client: bool
+    last: bool
+    last_miss: bool
+
+    @property
+    def path(self) -> str:
+        """Where a daemon explains it."""
+        if self.last or self.last_miss:
+            return f"/v1/explain?last={'miss' if self.last_miss else 'request'}"
+        return f"/v1/explain/{quote(self.name, safe='')}{'?by=client' if self.by_client else ''}"
+
+    def is_in(self, values: Mapping[str, Any]) -> bool:
+        """Whether an explanation in a file is of it."""
+        if self.last:
+            return True
+        if self.last_miss:
+            return _missed(values)
+        has_id = values.get("client_id") == self.name[:CLIENT_ID_LENGTH]
+        return has_id or (not self.by_client and self.is_number(values))
+
+    def is_number(self, values: Mapping[str, Any]) -> bool:
+        """Whether its number was named."""
+        return str(values.get("request_id")) == self.name
+
+    @property
+    def words(self) -> str:
+        """What it is, for a sentence."""
+        if self.last or self.last_miss:
+            return "a request that was refused or late" if self.last_miss else "a request"
+        return f"request {self.name[:64]!r}"
+
+
+def _missed(values: Mapping[str, Any]) -> bool:
+    outcome, ended_at_s, deadline_s = (values.get(key) for key in ("outcome", "ended_at_s", "deadline_s"))
+    if not outcome or outcome == CANCELLED:
+        return False
+    late = isinstance(ended_at_s, float) and isinstance(deadline_s, float) and ended_at_s > deadline_s
+    return outcome != ANSWERED or late
+
+
+def _asked_of(args: argparse.Namespace, wanted: _Wanted) -> Found:
     """Returns a daemon's explanations of a request: over its socket, where there is one, else at its address."""
     access = of_arguments(args, os.environ)
     if args.socket is not None:
-        return _explained(ask(args.socket, _path(name)), f"the socket {args.socket}")
+        return _explained(ask(args.socket, wanted.path), f"the socket {args.socket}")
     if args.config is None:
-        return _asked(_url(args), name, access)
+        return _asked(_url(args), wanted, access)
     config = load_config(args.config, os.environ)
     if not access.token:
         for path in places(config, os.environ):
             try:
-                return _explained(ask(path, _path(name)), f"the socket {path}")
+                return _explained(ask(path, wanted.path), f"the socket {path}")
             except NoSocket:
                 continue
-    return _asked(daemon_url(config), name, access)
+    return _asked(daemon_url(config), wanted, access)
 
 
 def _url(args: argparse.Namespace) -> str:
@@ -116,16 +172,12 @@ def daemon_url(config: Config) -> str:
     return f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
 
 
-def _path(name: str) -> str:
-    return f"/v1/explain/{quote(name, safe='')}"
-
-
-def _asked(url: str, name: str, access: ClientAccess) -> Found:
+def _asked(url: str, wanted: _Wanted, access: ClientAccess) -> Found:
     """Returns a daemon's explanations of a request, newest first, at least one."""
     try:
         with requests.Session() as session:
             set_up(session, access)
-            response = session.get(url + _path(name), timeout=_TIMEOUT_S, verify=access.verify)
+            response = session.get(url + wanted.path, timeout=_TIMEOUT_S, verify=access.verify)
     except requests.exceptions.SSLError:
         raise EdgeburstError(
             f"TLS to {url} fails; check that the daemon speaks it, its certificate, --ca-file and --client-certificate"
@@ -153,17 +205,19 @@ def _explained(answered: tuple[int, bytes], where: str) -> Found:
     raise EdgeburstError(sentence)
 
 
-def _in_files(file: Path, name: str) -> Sequence[Mapping[str, Any]]:
-    """Returns the written explanations of a request, newest first, at least one."""
+def _in_files(file: Path, wanted: _Wanted) -> Sequence[Mapping[str, Any]]:
+    """Returns the written explanations of a request, newest first, the one with that number before others."""
     found: list[Mapping[str, Any]] = []
     for path in _newest_first(file):
-        in_this = [values for values in _lines(path) if _is(values, name)]
+        in_this = [values for values in _lines(path) if wanted.is_in(values)]
         found += in_this[::-1]
         if len(found) >= MAX_FOUND:
             break
     if not found:
-        raise EdgeburstError(f"request {name[:64]!r} is neither in {file} nor in its older parts; check number or id")
-    return found[:MAX_FOUND]
+        raise EdgeburstError(f"{wanted.words} is neither in {file} nor in its older parts; check number or id")
+    if not wanted.by_client:
+        found.sort(key=lambda values: not wanted.is_number(values))
+    return found[: 1 if wanted.last or wanted.last_miss else MAX_FOUND]
 
 
 def _newest_first(file: Path) -> Iterator[Path]:
@@ -187,10 +241,6 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
                     yield values
     except OSError as error:
         raise EdgeburstError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _is(values: Mapping[str, Any], name: str) -> bool:
-    return str(values.get("request_id")) == name or values.get("client_id") == name[:CLIENT_ID_LENGTH]
 
 
 def _described(values: Mapping[str, Any]) -> str:

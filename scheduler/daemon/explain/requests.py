@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from itertools import islice
+from typing import Protocol
 
 from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.explain.file import ExplanationFile
@@ -28,6 +29,15 @@ SETTLE_LIMIT_S = 60.0
 """Longest that an ended request waits for its last batch to end; then it is written without the outcome."""
 CLOSE_LIMIT_S = 1.0
 """Longest that a stop of the daemon waits for the file."""
+
+
+class Newest(Protocol):
+    """The numbers of the requests that the engine can explain, newest first."""
+
+    def __call__(self, *, missed: bool) -> Iterator[int]:
+        """Yields them; with `missed` only those that were refused or late."""
+        ...
+
 
 BesideTheLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -104,6 +114,7 @@ class Explanations:
         wall_clock: Callable[[], datetime],
         file: ExplanationFile | None,
         beside_the_loop: BesideTheLoop,
+        newest: Newest | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -115,7 +126,10 @@ class Explanations:
             wall_clock: returns date and time.
             file: the file that gets each request when it has ended; None: no file.
             beside_the_loop: runs blocking calls in a thread, one after the other.
+            newest: yields the numbers of the requests that the engine can explain, of those that missed alone, newest
+                first; None: it knows none.
         """
+        self._newest = newest
         self._explain = explain
         self._ring = ring
         self._currency = currency
@@ -150,20 +164,35 @@ class Explanations:
             self._writing = asyncio.get_running_loop().create_task(self._write(), name="explain-file")
 
     def find(self, name: str, owner: str | None = None, before: int | None = None) -> list[dict[str, object]]:
-        """Returns the explanations of the requests with that number or client id, the newest MAX_FOUND, newest first.
+        """Returns the explanation of the request with that number, then those with that client id.
 
         Args:
             name: the number or the id.
             owner: name of the token that they were sent with, empty for none; None: whatever it was.
             before: the number that theirs are below; None: any.
         """
+        numbered: list[int] = []
+        if name.isascii() and name.isdigit() and len(name) <= 18 and self._owners.may_see(int(name), owner):
+            numbered = [int(name)] if before is None or int(name) < before else []
+        found = self._explained(numbered)
+        others = self.find_client(name, owner, before)
+        return (found + [each for each in others if each["request_id"] not in numbered])[:MAX_FOUND]
+
+    def find_client(self, name: str, owner: str | None = None, before: int | None = None) -> list[dict[str, object]]:
+        """Returns the explanations of the requests with that client id, the newest MAX_FOUND, newest first."""
         all_own = (number for number in self._ids.numbers(name) if self._owners.may_see(number, owner))
         own = (number for number in all_own if before is None or number < before)
-        numbers = set(islice(own, MAX_FOUND))
-        if name.isascii() and name.isdigit() and len(name) <= 18 and self._owners.may_see(int(name), owner):
-            numbers.add(int(name))
-        found = [e for number in sorted(numbers, reverse=True) if (e := self._explain(number)) is not None]
-        return [to_values(explanation, self._context(explanation)) for explanation in found[:MAX_FOUND]]
+        return self._explained(sorted(islice(own, MAX_FOUND), reverse=True))
+
+    def last(self, owner: str | None = None, *, missed: bool = False) -> list[dict[str, object]]:
+        """Returns the explanation of the newest request of that owner, or of the newest that was refused or late."""
+        numbers = iter(()) if self._newest is None else self._newest(missed=missed)
+        own = (number for number in numbers if self._owners.may_see(number, owner))
+        return self._explained(list(islice(own, 1)))
+
+    def _explained(self, numbers: Sequence[int]) -> list[dict[str, object]]:
+        found = [explanation for number in numbers if (explanation := self._explain(number)) is not None]
+        return [to_values(explanation, self._context(explanation)) for explanation in found]
 
     def status(self) -> dict[str, object]:
         """Returns how many requests are kept, and the state of the file."""

@@ -97,6 +97,39 @@ def before_number(request: web.Request) -> int | None:
     return query_number(request, "before", 0) if "before" in request.query else None
 
 
+def by_client(request: web.Request) -> bool:
+    """Returns whether a query asks for a client's id alone.
+
+    Raises:
+        Rejected: `by` is another word.
+    """
+    return _query_word(request, "by", ("number", "client")) == "client"
+
+
+def wants_miss(request: web.Request) -> bool:
+    """Returns whether a query asks for the newest request that missed.
+
+    Raises:
+        Rejected: `last` is another word.
+    """
+    return _query_word(request, "last", ("request", "miss")) == "miss"
+
+
+def _query_word(request: web.Request, key: str, words: tuple[str, ...]) -> str:
+    word = request.query.get(key, words[0])
+    if word not in words:
+        raise Rejected(400, f"query key {key!r} is {word[:32]!r}, but must be {' or '.join(words)}")
+    return word
+
+
+def none_yet(*, missed: bool, ring: int) -> Rejected:
+    """Returns the error where there is no newest request, or none that missed, among the latest `ring`."""
+    which = "was refused or late" if missed else "is yours, or has arrived yet"
+    return Rejected(
+        404, f"no request among the latest {ring} {which}; ask for one by its number, or by its client's id"
+    )
+
+
 def unknown_request(name: str, *, ring: int) -> Rejected:
     """Returns the error for a request that is not among the latest `ring` requests."""
     return Rejected(

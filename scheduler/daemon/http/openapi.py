@@ -74,7 +74,10 @@ def calls() -> Iterator[Call]:
     yield Call("GET", "/v1/status", "State, counts, plans")
     page = {"after": _NUMBER, "limit": {"type": "integer", "minimum": 1, "maximum": 10_000}}
     yield Call("GET", "/v1/batches", "Ended batches", query=page)
-    yield Call("GET", "/v1/explain/{request}", "The decisions about a request", (404,), query={"before": _NUMBER})
+    last: Mapping[str, Mapping[str, Any]] = {"last": {"type": "string", "enum": ["request", "miss"]}}
+    yield Call("GET", "/v1/explain", "The decisions about the newest request", (404,), query=last)
+    which: Mapping[str, Mapping[str, Any]] = {"before": _NUMBER, "by": {"type": "string", "enum": ["number", "client"]}}
+    yield Call("GET", "/v1/explain/{request}", "The decisions about a request", (404,), query=which)
     yield Call("GET", "/v1/now", "What the dashboard begins with")
     names = dict.fromkeys(("model", "class", "tenant", "place"), _TEXT)
     span = {**dict.fromkeys(("from", "to", "columns"), _NUMBER), **names}

@@ -50,7 +50,7 @@ _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
-_PATHS = ("/v1/status", "/v1/batches", "/v1/explain/", "/v1/now", "/v1/history", EVENTS_PATH, PAGE_PATH, "/metrics")
+_PATHS = ("/v1/status", "/v1/batches", "/v1/explain", "/v1/now", "/v1/history", EVENTS_PATH, PAGE_PATH, "/metrics")
 _ALSO = ("/v2/health/live", "/v2/health/ready")
 """What the listener for read-outs answers beside them, for what watches it."""
 
@@ -126,6 +126,7 @@ class ReadOutCalls:
         return [
             web.get("/v1/status", self.status),
             web.get("/v1/batches", self.batches),
+            web.get("/v1/explain", self.explain_last),
             web.get("/v1/explain/{request}", self.explain),
             web.get("/v1/now", self.now),
             web.get("/v1/history", self.history),
@@ -168,16 +169,27 @@ class ReadOutCalls:
     async def explain(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/explain/{request}?before=N: the decisions about a request, by the daemon's number or the client's id.
 
-        A caller without the scope admin is shown its own requests; others are unknown to it. Of requests with one id
-        there are the newest, before a number if one is given; `next` is the `before` of the following page.
+        With `by=client` the id alone counts; else the request with that number is first. A caller without the scope
+        admin is shown its own requests; others are unknown to it. Of requests with one id there are the newest, before
+        a number if one is given; `next` is the `before` of the following page.
         """
         name, sees = request.match_info["request"], caller_of(request).sees
         before = admin.before_number(request)
-        found = await self._read_outs.make(lambda: self._parts.explain(name, sees, before))
+        explain = self._parts.explain
+        find = explain.find_client if admin.by_client(request) else explain.find
+        found = await self._read_outs.make(lambda: find(name, sees, before))
         if not found:
             raise admin.unknown_request(name, ring=self._service.config.explain.ring)
         following = found[-1]["request_id"] if len(found) == MAX_FOUND else None
         return await self._told(request, [orjson.dumps({"explanations": found, "next": following})], _JSON)
+
+    async def explain_last(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/explain?last=request|miss: the decisions about the newest request, or the newest refused or late."""
+        missed, sees = admin.wants_miss(request), caller_of(request).sees
+        found = await self._read_outs.make(lambda: self._parts.explain.last(sees, missed=missed))
+        if not found:
+            raise admin.none_yet(missed=missed, ring=self._service.config.explain.ring)
+        return await self._told(request, [orjson.dumps({"explanations": found, "next": None})], _JSON)
 
     async def now(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/now: what the page begins with; GET /v1/events goes on after its `id`."""

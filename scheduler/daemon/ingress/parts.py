@@ -33,6 +33,22 @@ class CallRunner(Protocol):
         ...
 
 
+class Explainer(Protocol):
+    """Explains requests: to a caller those sent with the token of its name (empty: without one), to None all."""
+
+    def find(self, name: str, owner: str | None, before: int | None) -> list[dict[str, object]]:
+        """Returns the request with that number, then the newest with that client id; `before` a number, if given."""
+        ...
+
+    def find_client(self, name: str, owner: str | None, before: int | None) -> list[dict[str, object]]:
+        """Returns the newest with that client id alone."""
+        ...
+
+    def last(self, owner: str | None, *, missed: bool) -> list[dict[str, object]]:
+        """Returns the newest, or the newest that was refused or late."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonParts:
     """What the handlers of requests use of a daemon."""
@@ -47,9 +63,7 @@ class DaemonParts:
     """Returns the state that GET /v1/status shows."""
     batches: Callable[[int, int], list[dict[str, object]]]
     """Returns up to so many (second) ended batches with a record number above the first, oldest first."""
-    explain: Callable[[str, str | None, int | None], list[dict[str, object]]]
-    """Returns the explanations of the newest requests with that number or client id, newest first: those that were sent
-    with a token of that name (empty: without one), or for None all; those before a number, or for None all."""
+    explain: Explainer
     why_unmeasured: Callable[[str], str] = lambda _: ""
     """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
     lend: Callable[[Report, Caps], Awaitable[Leased | None]] | None = None
