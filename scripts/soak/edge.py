@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from scripts.soak.world import World
 
 ROUND_TRIP_S = 0.001
+DECODE_S = 0.005
+"""Seconds of each batch beside the device: enough of a small one for the next to be sent ahead."""
 FOR_EVER_S = 1e7
 _STATUS = {
     "500": (500, b'{"error": "CUDA is gone"}'),
@@ -49,14 +51,16 @@ class Edge:
         other = what == "identity" and self.world.expects(model)
         return sites.OTHER_IDENTITY if other else sites.IDENTITY
 
-    async def compute(self, items: int, *, slow: bool) -> float:
-        """Waits for a batch's turn and its service; returns the seconds of the latter."""
+    async def compute(self, items: int, *, slow: bool) -> dict[str, float]:
+        """Decodes a batch, waits for its turn and serves it; returns what it says of that."""
+        await asyncio.sleep(DECODE_S)
         alpha_s, beta_s, _ = sites.EDGE_LAW
         service_s = (alpha_s + beta_s * items) * self.world.noise.lognormvariate(0.0, 0.05) * (20.0 if slow else 1.0)
         now_s = self.world.machine.now()
-        self.free_at_s = max(now_s, self.free_at_s) + service_s
+        began_s = max(now_s, self.free_at_s)
+        self.free_at_s = began_s + service_s
         await asyncio.sleep(self.free_at_s - now_s)
-        return service_s
+        return {"service_s": DECODE_S + service_s, "queue_s": began_s - now_s, "decode_s": DECODE_S}
 
 
 class Session:
@@ -137,22 +141,22 @@ class Calls:
             return self._said(status, sentence, {"Retry-After": waits} if waits else {})
         if truth.refused(model, request.inputs):
             return self._said(400, b'{"error": "the value -1 has no meaning"}', {})
-        service_s = await edge.compute(request.inputs[0].items, slow=what == "slow")
+        seconds = await edge.compute(request.inputs[0].items, slow=what == "slow")
         if what == "cut" or world.fault("edge") == "refused":
             await self._gone("cut", reused=reused)
         if what == "huge":
             raise TooLarge(limit_bytes)
-        return self._answer(model, request, what, service_s)
+        return self._answer(model, request, what, seconds)
 
-    def _answer(self, model: str, request: InferRequest, what: str, service_s: float) -> EdgeAnswer:
+    def _answer(self, model: str, request: InferRequest, what: str, seconds: Mapping[str, float]) -> EdgeAnswer:
         world, edge = self._edge.world, self._edge
         if what == "garbage":
             return self._said(200, world.noise.randbytes(40), {})
         other = what == "identity" and not world.expects(model)
         found = answers.response(model, request, what="" if other else what, stale=edge.latest.get(model))
-        said = {**found.parameters, "service_s": service_s, "identity": edge.identity(model, what)}
+        said = {**found.parameters, **seconds, "identity": edge.identity(model, what)}
         if what == "lies":
-            said |= answers.lies(world.noise, ("service_s",))
+            said |= answers.lies(world.noise, ("service_s", "queue_s", "decode_s"))
         edge.latest[model] = request
         found = wire.InferResponse(found.model_name, found.outputs, found.id, "1", said)
         encoded = wire.encode_response(found, binary_by_default=True)

@@ -190,7 +190,8 @@ class Watch:
         check(cap is None or batch.items <= cap, f"{batch.items} items in a batch, the operator's limit is {cap}")
         self.in_flight[batch.batch_id] = batch, tier
         here = [each for each, _ in self.in_flight.values() if each.backend is batch.backend]
-        most = 1 if tier is None else self.settings.max_function_in_flight
+        ahead = any(slot.occupancy.ahead_id is not None for slot in self.engine._edges.slots)
+        most = 1 + ahead if tier is None else self.settings.max_function_in_flight
         check(
             len(here) <= most or self.world.reloaded, f"{len(here)} batches in flight at {batch.place}, at most {most}"
         )
