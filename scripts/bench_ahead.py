@@ -48,6 +48,7 @@ port = 0
 [edge]
 url = "{url}"
 ahead = {ahead}
+parallel = 1
 [[model]]
 name = "digits"
 edge_profile = "{profile}"

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 import zlib
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +34,10 @@ class Behaviour:
     alpha_s: float = 0.0
     beta_s: float = 0.0
     """So many batches are served at once as the stub was started with; each takes alpha_s + beta_s * items."""
+    beside_s: float = 0.0
+    """Seconds of each batch before that, of any number at a time."""
+    statistics: bool = False
+    """Whether it has Triton's statistics, and reports no `service_s`."""
     status: int = 500
     error: str = "told to"
     retry_after: str = ""
@@ -58,6 +63,16 @@ class Counters:
     at_once: int = 0
     """Batches under way now."""
     most_at_once: int = 0
+    served: int = 0
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+    def statistics(self) -> dict[str, object]:
+        """Returns them as Triton does."""
+        parts = {"queue": self.queue_s, "compute_input": 0.0, "compute_infer": self.compute_s, "compute_output": 0.0}
+        seconds = {**parts, "success": self.queue_s + self.compute_s}
+        stats = {name: {"count": self.served, "ns": int(value * 1e9)} for name, value in seconds.items()}
+        return {"model_stats": [{"inference_stats": stats}]}
 
 
 def expected_row(element: bytes) -> npt.NDArray[np.float32]:
@@ -100,9 +115,13 @@ class StubEdge:
             if method == "POST":
                 self.behaviour = replace(self.behaviour, **json.loads(body))
             return 200, self.counters.__dict__
+        if path.endswith("/stats"):
+            return 200, self.counters.statistics()
         inputs = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
         said = {"identity": self.behaviour.identity} if self.behaviour.identity else {}
-        metadata = {"name": "stub", "inputs": inputs, "parameters": said}
+        metadata: dict[str, object] = {"name": "stub", "inputs": inputs, "parameters": said}
+        if self.behaviour.statistics:
+            metadata["extensions"] = ["binary_tensor_data", "statistics"]
         return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, metadata)
 
     async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
@@ -128,9 +147,16 @@ class StubEdge:
             counters = self.counters
             counters.at_once += 1
             counters.most_at_once = max(counters.most_at_once, counters.at_once)
+            if behaviour.beside_s:
+                await asyncio.sleep(behaviour.beside_s)
+            came_s = time.monotonic()
             async with self.device:
+                began_s = time.monotonic()
                 await asyncio.sleep(service_s)
             counters.at_once -= 1
+            counters.served += 1
+            counters.queue_s += began_s - came_s
+            counters.compute_s += time.monotonic() - began_s
         self.answer(behaviour, request, path.split("/")[3], elements, service_s, writer)
         return True
 
@@ -156,6 +182,7 @@ class StubEdge:
         if behaviour.mode == "nan":
             rows = [row * np.float32("nan") for row in rows]
         errors = [b"told to" if element.hex() == behaviour.bad_item else b"" for element in elements]
+        said_s = service_s if behaviour.says_s is None else behaviour.says_s
         response = wire.InferResponse(
             model_name="another" if behaviour.mode == "other_model" else model,
             outputs=(
@@ -164,7 +191,7 @@ class StubEdge:
             ),
             id="77777" if behaviour.mode == "wrong_id" else request.id,
             parameters={
-                "service_s": service_s if behaviour.says_s is None else behaviour.says_s,
+                **({} if behaviour.statistics else {"service_s": said_s}),
                 wire.ITEM_CRC32: wire.item_crc32([wire.Tensor.from_elements("image", elements)]),
                 **({"identity": behaviour.identity} if behaviour.identity else {}),
                 **({} if behaviour.waited_s is None else {"queue_s": behaviour.waited_s}),
@@ -191,9 +218,13 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--alpha-s", type=float, default=0.0)
     parser.add_argument("--beta-s", type=float, default=0.0)
+    parser.add_argument("--beside-s", type=float, default=0.0)
     parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--statistics", action="store_true", help="has Triton's statistics")
     options = parser.parse_args()
-    behaviour = Behaviour(alpha_s=options.alpha_s, beta_s=options.beta_s)
+    behaviour = Behaviour(
+        alpha_s=options.alpha_s, beta_s=options.beta_s, beside_s=options.beside_s, statistics=options.statistics
+    )
     _, server, port = await start(behaviour, options.port, options.parallel)
     print(json.dumps({"event": "ready", "host": "127.0.0.1", "port": port}), flush=True)
     await server.serve_forever()

@@ -24,6 +24,7 @@ port = 0
 [edge]
 url = "{url}"
 ahead = {ahead}
+parallel = 1
 [[model]]
 name = "digits"
 edge_profile = "{profile}"
@@ -43,7 +44,9 @@ def profile(folder: Path) -> Path:
     return path
 
 
-async def load(daemon: Running) -> tuple[list[int], list[dict[str, Any]], dict[str, Any], str]:
+async def load(
+    daemon: Running, requests: int = REQUESTS
+) -> tuple[list[int], list[dict[str, Any]], dict[str, Any], str]:
     """Sends the requests; returns their statuses, the edge's batches, its row in the status, and the metrics."""
     asked = picture_request(cv2.imencode(".png", np.zeros((28, 28), np.uint8))[1].tobytes())
 
@@ -58,7 +61,7 @@ async def load(daemon: Running) -> tuple[list[int], list[dict[str, Any]], dict[s
             return await response.text()
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        statuses = list(await asyncio.gather(*[one(number) for number in range(REQUESTS)]))
+        statuses = list(await asyncio.gather(*[one(number) for number in range(requests)]))
         batches = json.loads(await read("/v1/batches?limit=1000"))["batches"]
         [row] = json.loads(await read("/v1/status"))["engine"]["edges"]
         return statuses, batches, row, await read("/metrics")
@@ -105,3 +108,16 @@ def test_a_server_that_reports_nothing_gets_one_only_where_it_is_wanted(tmp_path
     assert statuses == [200] * REQUESTS
     assert max(together(batches)) == most
     assert (row["ahead_s"] > 0.0) is bool(most)
+
+
+def test_a_server_with_tritons_statistics_gets_one_ahead_by_itself(tmp_path: Path) -> None:
+    law, options = profile(tmp_path), ("--beside-s", str(DECODE_S), "--statistics")
+    with stub_edge_process("--alpha-s", str(ALPHA_S), "--beta-s", str(BETA_S), *options) as edge:
+        config = tmp_path / "edgeburst.toml"
+        config.write_text(CONFIG.format(url=edge.url, ahead='"auto"', profile=law))
+        with daemon_process(config) as daemon:
+            statuses, batches, row, _ = asyncio.run(load(daemon, requests=480))
+    assert statuses == [200] * 480
+    assert max(together(batches)) == 1
+    assert row["ahead_s"] >= 0.9 * DECODE_S
+    assert {batch["service_s"] for batch in batches} == {None}

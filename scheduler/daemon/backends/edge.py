@@ -20,6 +20,7 @@ from scheduler.daemon.backends.edge_calls import KEEP_ALIVE_S, Disconnected, Edg
 from scheduler.daemon.backends.edge_description import describe
 from scheduler.daemon.backends.edge_refusals import about_form, refused
 from scheduler.daemon.backends.edge_servers import EdgeServers
+from scheduler.daemon.backends.edge_statistics import EXTENSION, ServerStatistics
 from scheduler.daemon.logs import log
 from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
@@ -77,6 +78,8 @@ class EdgeBackend:
         """For all but batches."""
         self._calls: EdgeCalls | None = None
         self._infer_urls: dict[str, URL] = {}
+        self._statistics = ServerStatistics()
+        self._has_statistics = False
 
     async def open(self) -> None:
         """Creates the connection pools."""
@@ -166,6 +169,11 @@ class EdgeBackend:
         parsed = self._parse(answer, batch_send, report)
         not_finite = batch_send.outputs.not_finite(parsed.outputs, batch.items)
         report = self._with_claims(report, parsed.parameters)
+        if report.beside_s is None and self._has_statistics:
+            beside_s = self._statistics.answered(
+                self._pool(), self._infer_url(batch.model).parent, batch.model, report.elapsed_s
+            )
+            report = replace(report, beside_s=beside_s)
         identity = parsed.parameters.get("identity")
         said = identity if isinstance(identity, str) else ""
         return Reply(parsed.outputs, report, read_at_s, identity=said, not_finite=not_finite)
@@ -236,6 +244,7 @@ class EdgeBackend:
         if not self._asked and (said := await describe(self._pool(), self._url, self._models)) is not None:
             self._servers.described(self._url, said)
             self._servers.back(self._place, said.identities(), asked_at_s)
+            self._has_statistics = EXTENSION in said.extensions
             self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
             parallel = said.parallel()
         return ProbeMeasured(
@@ -270,6 +279,7 @@ class EdgeBackend:
 
     async def close(self) -> None:
         """Closes the connections."""
+        await self._statistics.close()
         if self._session is not None:
             await self._session.close()
         if self._calls is not None:
