@@ -73,6 +73,17 @@ class ClientAccess:
         return made
 
 
+def stray_character(value: str) -> str:
+    r"""Returns what a secret holds that cannot be sent, in words and never the secret; empty where it can be.
+
+    >>> stray_character("abc\r"), stray_character("a b"), stray_character("abc")
+    ('a carriage return (CR)', 'a blank', '')
+    """
+    names = {"\r": "a carriage return (CR)", "\n": "a line break", "\t": "a tab", " ": "a blank"}
+    found = next((character for character in value if not "!" <= character <= "~"), "")
+    return names.get(found, "a character that is no printed ASCII") if found else ""
+
+
 def client_access(
     *, token: str = "", ca_file: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ClientAccess:
@@ -123,6 +134,10 @@ def of_arguments(args: argparse.Namespace, environ: Mapping[str, str]) -> Client
     if args.token_env and not token:
         raise EdgeburstError(
             f"environment variable {args.token_env[:64]} is not set; set it to the token, or leave out --token-env"
+        )
+    if stray := stray_character(token.replace(" ", "-")):
+        raise EdgeburstError(
+            f"environment variable {args.token_env[:64]} holds {stray}, which no header takes; set it without that"
         )
     if args.client_key is not None and args.client_certificate is None:
         raise EdgeburstError("--client-key needs --client-certificate")

@@ -14,6 +14,7 @@ from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.backends.uplink_meter import UplinkMeter
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
+from scheduler.daemon.engine_alarms import EngineAlarms
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.history.feed import Feed
@@ -245,8 +246,9 @@ def assemble(
 
 def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Sources:
     """Returns what the page's feed asks: the same as the status, before it is made JSON."""
+    alarms = EngineAlarms()
     return Sources(
-        engine=status.engine,
+        engine=lambda: alarms.look(status.engine()),
         runner=runner.statistics,
         plans=status.plans.all,
         batches=batches.newest,

@@ -83,6 +83,7 @@ def add_parser(subparsers: Any) -> None:
         default="info",
         help="lowest level that is logged (default %(default)s)",
     )
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text", help="of a line (default %(default)s)")
     parser.add_argument(
         "--wait-s",
         type=float,
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: the daemon cannot start; the message names what to change.
     """
-    logs.set_up(args.log_level)
+    logs.set_up(args.log_level, args.log_format, os.environ)
     # Whatever the daemon writes is for its own user: explanations name clients, the state what they cost.
     os.umask(0o077)
     config = load_config(args.config, os.environ)

@@ -19,7 +19,7 @@ from rich.table import Table
 from models.card import CardError, TensorSpec
 from models.card_reader import read_card
 from models.profile import AtOnceRow, Profile, ProfileRow
-from scheduler.client_access import add_arguments, of_arguments
+from scheduler.client_access import add_arguments, of_arguments, stray_character
 from scheduler.fc_client import AccessKey, Account
 from scheduler.measuring.at_once import check_levels, levels, measure_at_once
 from scheduler.measuring.edge_call import EdgeCaller
@@ -267,6 +267,8 @@ def _secret(variable: str, option: str) -> str:
     value = os.environ.get(variable, "")
     if not value:
         raise MeasuringError(f"environment variable {variable} is not set; set it, or name another with {option}")
+    if stray := stray_character(value):
+        raise MeasuringError(f"environment variable {variable} holds {stray}, which no key has; set it without that")
     return value
 
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import Any
 
-FAULTS = re.compile(r"^\w+ \w+_bug\b|Request for model .* failed|^ERROR.* Exception on ", re.MULTILINE)
+FAULTS = re.compile(r"^(?:\S+Z )?\w+ \w+_bug\b|Request for model .* failed|^ERROR.* Exception on ", re.MULTILINE)
 """How the daemon, the edge server and Flask log a fault of the program; a 500 is answered nowhere else."""
 
 

@@ -125,6 +125,8 @@ def faults_in(log: str) -> list[str]:
 
     >>> faults_in("info ready port=1\\nerror request_bug method=GET\\n")
     ['error request_bug method=GET']
+    >>> faults_in("2026-01-01T00:00:00.000Z error request_bug method=GET\\n")
+    ['2026-01-01T00:00:00.000Z error request_bug method=GET']
     """
     return [line for line in log.splitlines() if child_faults.FAULTS.search(line)]
 

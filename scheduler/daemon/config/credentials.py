@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models import toml_lines
-from scheduler.client_access import ClientAccess, client_access
+from scheduler.client_access import ClientAccess, client_access, stray_character
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.config.secrets import secret_of
@@ -56,7 +56,7 @@ def lender_access(config: Config, environ: Mapping[str, str]) -> ClientAccess:
         ConfigError: the token's variable is not set, or a file cannot be used; the message names it.
     """
     name = config.spend.from_token_env
-    token = secret_of(name, environ)
+    token = _token(config, ("spend", "from_token_env"), name, environ)
     if name and not token:
         raise config.error(
             ("spend", "from_token_env"),
@@ -75,7 +75,7 @@ def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -
         ConfigError: the token's variable is not set, or a file cannot be used; the message names it.
     """
     table = config.edge_at(edge)
-    token = secret_of(edge.token_env, environ)
+    token = _token(config, (*table, "token_env"), edge.token_env, environ)
     if edge.token_env and not token:
         raise config.error(
             (*table, "token_env"),
@@ -83,6 +83,15 @@ def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -
         )
     files = {key: config.edge_file(edge, key) for key in ("ca_file", "client_certificate", "client_key")}
     return _client_access(config, table, token=token, token_key="token_env", files=files)
+
+
+def _token(config: Config, at: toml_lines.KeyPath, name: str, environ: Mapping[str, str]) -> str:
+    """Returns a token, empty without one; ConfigError where a header cannot carry it."""
+    token = secret_of(name, environ)
+    # Blanks within a token can be sent.
+    if stray := stray_character(token.replace(" ", "-")):
+        raise config.error(at, f"environment variable {name} holds {stray}, which no header takes; set it without that")
+    return token
 
 
 def _client_access(
@@ -133,6 +142,12 @@ def _variable(config: Config, key: str, environ: Mapping[str, str]) -> str:
     if not value:
         raise config.error(
             ("function", key), f"environment variable {name} is not set; set it, or name a file in `access_key_file`"
+        )
+    if stray := stray_character(value):
+        raise config.error(
+            ("function", key),
+            f"environment variable {name} holds {stray}, which no access key has; set it again without that, as from a"
+            " file with the line ends of this system",
         )
     return value
 

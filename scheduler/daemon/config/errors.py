@@ -72,6 +72,10 @@ def _sentence(error: ErrorDetails) -> str:
         return _unknown(at)
     if kind == "missing":
         return _missing(at)
+    if kind == "too_long" and _is_section(at):
+        counts, name = (context["actual_length"], context["max_length"]), table_name(at)
+        name = f"[[{name.strip('[]')}]]"
+        return f"{name} occurs {counts[0]} times, but at most {counts[1]} are possible; merge or remove some"
     if kind in ("model_type", "model_attributes_type", "dict_type") or _is_section(at):
         return _not_a_table(at)
     return f"`{key}` in {table} {_complaint(kind, context, error['input'], at)}"
