@@ -23,6 +23,8 @@ class PendingCall:
     attempts: int = 0
     spans: RequestSpans | None = None
     """What is recorded of it; None: nothing."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of its items, while it is held."""
 
     def ended(self, outcome: str, now_s: float, *, answer: Answer | None = None, message: str = "") -> None:
         """Ends its spans, if it is recorded; see `RequestSpans.ended`."""
@@ -73,7 +75,8 @@ class BodyStore:
     def add(self, pending: PendingCall) -> None:
         """Holds a call until `pop`."""
         self._pending[pending.request_id] = pending
-        self._shapes.opened(pending.call.model, pending.call.item_shapes)
+        pending.shapes = pending.call.item_shapes
+        self._shapes.opened(pending.call.model, pending.shapes)
         self._bytes += pending.call.body_bytes
         self._empty.clear()
 
@@ -82,7 +85,7 @@ class BodyStore:
         pending = self._pending.pop(request_id, None)
         if pending is not None:
             self._bytes -= pending.call.body_bytes
-            self._shapes.closed(pending.call.model, pending.call.item_shapes)
+            self._shapes.closed(pending.call.model, pending.shapes)
         if not self._pending:
             self._empty.set()
         return pending

@@ -20,4 +20,9 @@ def item_errors(outputs: Sequence[Tensor]) -> list[str]:
     ['', 'not a picture']
     """
     found = next((output for output in outputs if output.name == ITEM_ERROR and output.datatype == "BYTES"), None)
-    return [] if found is None else [element.decode(errors="replace") for element in found.elements()]
+    if found is None:
+        return []
+    raw = found.raw
+    if len(raw) == 4 * found.items and not any(raw):
+        return [""] * found.items  # no item has a sentence, as nearly always
+    return [element.decode(errors="replace") for element in found.elements()]

@@ -86,7 +86,7 @@ class Tensor:
         shape = (len(elements),) if shape is None else shape
         if not shape or math.prod(shape) != len(elements):
             raise WireError(f"tensor {shown(name)} has {len(elements)} elements, which do not fill shape {shape}")
-        if not all(isinstance(element, (bytes, bytearray)) for element in elements):
+        if not all(isinstance(element, bytes) for element in elements):
             raise WireError(f"tensor {shown(name)} has an element that is not bytes")
         raw = b"".join(chain.from_iterable((_U32.pack(len(element)), element) for element in elements))
         return cls(name, "BYTES", shape, raw)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
+import ssl
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.certificates import Authority
 from support.fake_runner import FakeRunner
 from support.ingress_server import READERS, IngressServer
 
@@ -29,6 +36,9 @@ name = "digits"
 edge_profile = "orin-resnet50"
 """
 LIMIT_S = 20
+
+# Its first loop opens a pipe that the process keeps.
+uvloop.new_event_loop().close()
 
 
 def request(method: str, path: str, body: bytes = b"", *headers: str, version: str = "1.1") -> bytes:
@@ -214,3 +224,67 @@ def test_a_chunked_request_gives_the_connection_away(servers: dict[str, IngressS
                 heard += connection.recv(65536)
         [kept] = servers["own"].connections()
         assert kept._state is State.GIVEN
+
+
+@pytest.mark.parametrize("over", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_bodies_of_all_sizes_arrive_over_each_kind_of_socket(
+    tmp_path: Path, over: str, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    path = tmp_path / "edgeburst.toml"
+    path.write_text(CONFIG)
+    authority = Authority(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.server().pair)
+    runner, unix = FakeRunner(), tmp_path / "s"
+    served = IngressServer(
+        runner.parts(), load_config(path, {}), {}, loop=loop(), tls=context if over == "tls" else None, unix=unix
+    )
+    pictures = [bytes([size % 251]) * size for size in (1, 1000, 60_000, 65_000, 70_000, 250_000)]
+    with served as server, ExitStack() as stack:
+        if over == "unix":
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(unix))
+        else:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), LIMIT_S))
+        if over == "tls":
+            trusting = ssl.create_default_context(cafile=authority.ca_file)
+            connection = stack.enter_context(trusting.wrap_socket(connection, server_hostname="localhost"))
+        for picture in pictures:
+            for sent in (infer(picture), request("POST", "/v1/classify/digits", picture)):
+                connection.sendall(sent)
+                heard = b""
+                while not heard or not whole(heard):
+                    heard += connection.recv(65536)
+                assert heard.startswith(b"HTTP/1.1 200 OK")
+        # Two pieces, with the head in the first.
+        for picture in pictures:
+            sent = infer(picture)
+            cut = sent.index(b"\r\n\r\n") + 4 + min(len(picture), 500) // 2
+            connection.sendall(sent[:cut])
+            time.sleep(0.02)
+            connection.sendall(sent[cut:])
+            heard = b""
+            while not heard or not whole(heard):
+                heard += connection.recv(65536)
+            assert heard.startswith(b"HTTP/1.1 200 OK")
+        [kept] = server.connections()
+        assert kept._lent is None, "aiohttp was needed for none of them"
+    assert [call.inputs[0].elements()[0] for call in runner.calls] == [
+        *(picture for picture in pictures for _ in range(2)),
+        *pictures,
+    ]
+
+
+def test_a_client_that_takes_no_answers_holds_up_its_own_requests_only(servers: dict[str, IngressServer]) -> None:
+    """What is written waits for it; what it sends is read up to a limit; nothing is lost when it reads again."""
+    many, each = 400, REQUESTS["a large one"]
+    with socket.create_connection(("127.0.0.1", servers["own"].port), LIMIT_S) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(REQUESTS["infer"] * many + each,))
+        sender.start()
+        time.sleep(0.2)
+        assert answers(servers["own"], [REQUESTS["infer"]])
+        heard = b""
+        while heard.count(b"HTTP/1.1 200 OK") < many + 1:
+            heard += connection.recv(65536)
+        sender.join(LIMIT_S)

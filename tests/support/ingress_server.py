@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 
 from aiohttp import web
@@ -23,11 +25,22 @@ READERS = {"own": True, "aiohttp": False}
 class IngressServer:
     """Serves between `with` and its end; `url` has no slash at its end."""
 
-    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str], *, hot: bool = True) -> None:
-        """Stores its parts; `hot` as in `app_runner`."""
+    def __init__(
+        self,
+        parts: DaemonParts,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        hot: bool = True,
+        loop: asyncio.AbstractEventLoop | None = None,
+        tls: ssl.SSLContext | None = None,
+        unix: Path | None = None,
+    ) -> None:
+        """Stores its parts; `hot` as in `app_runner`, `unix`: a socket that it listens on too."""
+        self._tls, self._unix = tls, unix
         self._app_parts = (parts, config, environ)
         self._hot = hot
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self.port = 0
@@ -91,7 +104,9 @@ class IngressServer:
         self.ingress.service.ready = True
         self._runner = site_runner = app_runner(app, stop_limit_s=1, hot=self._hot)
         await site_runner.setup()
-        site = web.TCPSite(site_runner, "127.0.0.1", 0)
+        site = web.TCPSite(site_runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
+        if self._unix is not None:
+            await web.UnixSite(site_runner, str(self._unix)).start()
         self.port = site_runner.addresses[0][1]
         return site_runner

@@ -40,8 +40,8 @@ KEEP_ALIVE_S = 3630.0
 """Longest pause between requests; that of aiohttp."""
 REST_LIMIT_S = 10.0
 """Longest time for the rest of a body that was refused; that of aiohttp."""
-SHARED_BYTES = 256 * 1024
-"""Of the buffer for heads, and for bodies that come with them."""
+SHARED_BYTES = 64 * 1024
+"""Of the buffer for heads, and for bodies that come with them: what is longer is better received where it stays."""
 NEXT_BYTES = 256 * 1024
 """Bytes behind a request in hand from which nothing more is read until it is answered."""
 
@@ -257,12 +257,11 @@ class Connection(asyncio.BufferedProtocol):
             assert serving is not None
             self._work(serving, body.whole())
 
-    def _work(self, serving: Serving, body: bytes | bytearray) -> None:
+    def _work(self, serving: Serving, body: bytes | memoryview) -> None:
         self._state, self._begun = State.BUSY, False
-        # A body is read only: nothing tells the two types apart.
-        self._task = self._loop.create_task(self._serve(serving, cast(bytes, body)))
+        self._task = self._loop.create_task(self._serve(serving, body))
 
-    async def _serve(self, serving: Serving, body: bytes) -> None:
+    async def _serve(self, serving: Serving, body: bytes | memoryview) -> None:
         """Answers a request, and goes on with what has come behind it."""
         try:
             try:

@@ -86,7 +86,7 @@ class HotPath:
         except (Rejected, WireError):
             return None
 
-    async def serve(self, serving: Serving, body: bytes, write: Write) -> None:
+    async def serve(self, serving: Serving, body: bytes | memoryview, write: Write) -> None:
         """Writes the answer to a request whose last byte has just arrived.
 
         Raises:
@@ -103,7 +103,7 @@ class HotPath:
         else:
             kind = by_name.get("content-type", "")
             call, render = self._inference.classify(
-                card, serving.asked, kind, body, client=client, received_at_s=received_at_s
+                card, serving.asked, kind, bytes(body), client=client, received_at_s=received_at_s
             )
         parent = by_name.get(_PARENT)
         states = [by_name[_STATE]] if _STATE in by_name else []

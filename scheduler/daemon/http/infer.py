@@ -14,18 +14,18 @@ from scheduler.daemon.raw_request import raw_request
 from scheduler.wire import InferRequest
 
 
-def parse_infer(card: ModelCard, body: bytes, headers: Mapping[str, str]) -> InferRequest:
+def parse_infer(card: ModelCard, body: bytes | memoryview, headers: Mapping[str, str]) -> InferRequest:
     """Returns the request in a body; with Inference-Header-Content-Length 0 the body is the data of the one input.
 
     Raises:
         WireError: the body is not a request, or Inference-Header-Content-Length is wrong.
     """
     json_length = wire.json_length_of(headers)
-    return raw_request(card, body) if json_length == 0 else wire.parse_request(body, json_length)
+    return raw_request(card, bytes(body)) if json_length == 0 else wire.parse_request(body, json_length)
 
 
 async def parsed(
-    card: ModelCard, body: bytes, headers: Mapping[str, str], *, client: str, large: LargeJson
+    card: ModelCard, body: bytes | memoryview, headers: Mapping[str, str], *, client: str, large: LargeJson
 ) -> InferRequest:
     """Returns the request in a body, of which large JSON is read beside the loop; see `parse_infer`.
 
@@ -39,7 +39,7 @@ async def parsed(
     length = wire.json_length_of(headers)
     if length != 0 and large_json.is_large(body, length):
         pictures = tuple(spec.name for spec in card.inputs if spec.picture)
-        return await large.parse(client, body, length, base64=pictures)
+        return await large.parse(client, bytes(body), length, base64=pictures)
     return parse_infer(card, body, headers)
 
 

@@ -32,7 +32,13 @@ class Inference:
         self._service = service
 
     async def infer(
-        self, card: ModelCard, headers: Mapping[str, str], body: bytes, *, client: str, received_at_s: float
+        self,
+        card: ModelCard,
+        headers: Mapping[str, str],
+        body: bytes | memoryview,
+        *,
+        client: str,
+        received_at_s: float,
     ) -> tuple[InferenceCall, Render]:
         """Returns the call of a body of the Open Inference Protocol, and what renders its answer.
 

@@ -30,10 +30,10 @@ TIME_LIMIT_S = 20.0
 """Longest time for one body. Judgement: the largest that the default limit allows takes 2 s on a core of 2020."""
 
 
-def is_large(body: bytes, json_length: int | None) -> bool:
+def is_large(body: bytes | memoryview, json_length: int | None) -> bool:
     """Returns whether a body's JSON takes so long to read that requests would wait."""
     end = len(body) if json_length is None else min(json_length, len(body))
-    return end >= BYTES_BESIDE or (end > VALUES_BESIDE and body.count(b",", 0, end) >= VALUES_BESIDE)
+    return end >= BYTES_BESIDE or (end > VALUES_BESIDE and bytes(body[:end]).count(b",") >= VALUES_BESIDE)
 
 
 _ROOT = Path(__file__).parents[3]
