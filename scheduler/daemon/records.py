@@ -3,7 +3,10 @@
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
+from math import isnan, nan
+from struct import Struct
+from typing import Any
 
 from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.calls import InferenceCall
@@ -11,6 +14,11 @@ from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.bills import Bill, bill_of, purpose_of
 from scheduler.domain.tenants import tenant_label
+
+FRESH = 1024
+"""The latest records are kept as they are: for who follows them, a second's worth. Those before are packed."""
+WORDS_KNOWN = 256
+"""Sets of words that packed records have in common: they are places, models and reasons. A bound of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +68,22 @@ class BatchRecord:
             "instance_id": report.instance_id,
             "init_s": report.init_s,
             "what": purpose_of(batch).value if batch.tier else "",
-            "cost": bill.total,
-            "call_cost": bill.call,
-            "start_cost": bill.start,
-            "start_estimate_cost": bill.start_estimate,
-            "provisioning_cost": bill.provisioning,
+            **bill_row(bill),
             "error": self.error,
             "tenants": self.tenants,
             "log_tail": self.log_tail,
         }
+
+
+def bill_row(bill: Bill) -> dict[str, object]:
+    """Returns a bill as JSON shows it."""
+    return {
+        "cost": bill.total,
+        "call_cost": bill.call,
+        "start_cost": bill.start,
+        "start_estimate_cost": bill.start_estimate,
+        "provisioning_cost": bill.provisioning,
+    }
 
 
 def start_kind(report: BatchReport) -> str:
@@ -110,6 +125,72 @@ def items_by_tenant(calls: Iterable[InferenceCall], configured: Collection[str])
     return ", ".join(f"{name} {count}" for name, count in sorted(items.items()))
 
 
+NUMBERS = (
+    *("batch_id", "requests", "items", "body_bytes", "memory_bytes", "sent_at_s", "finished_at_s", "wait_max_s"),
+    *("predicted_service_s", "service_s", "queue_s", "elapsed_s", "duration_s", "billed_s", "init_s"),
+)
+"""The fields of a row that are numbers or unknown, but for its bill; the first five are whole."""
+WORDS = (
+    *("backend", "tier", "place", "reason", "why_left", "model", "instance_id", "start_kind", "what", "error"),
+    *("tenants", "log_tail"),
+)
+ORDER = (
+    *("batch_id", "backend", "tier", "place", "reason", "why_left", "model", "requests", "items", "body_bytes"),
+    *("sent_at_s", "finished_at_s", "wait_max_s", "predicted_service_s", "service_s", "queue_s", "elapsed_s"),
+    *("start_kind", "duration_s", "billed_s", "memory_bytes", "instance_id", "init_s", "what", "cost", "call_cost"),
+    *("start_cost", "start_estimate_cost", "provisioning_cost", "error", "tenants", "log_tail"),
+)
+"""Of the fields in a row."""
+WHOLE = frozenset(NUMBERS[:5])
+_NUMBERS = Struct(f"{len(NUMBERS)}d")
+_BILL = Struct("4d")
+Words = tuple[str, ...]
+
+
+class PackedRecord:
+    """A record as it is kept: its numbers in one piece, its bill, and its words, of which most are those of others too.
+
+    A batch has the numbers of all its requests, and what decided for each. Kept by the thousand, that would be most of
+    what a daemon holds of requests that have ended; a row says only how many they were.
+    """
+
+    __slots__ = ("_bill", "_numbers", "_words", "number")
+
+    def __init__(self, number: int, record: BatchRecord, known: dict[Words, Words]) -> None:
+        """Stores a record, and its number.
+
+        Args:
+            number: of the record.
+            record: what is stored.
+            known: words of records before, which are taken where they are the same.
+        """
+        row: dict[str, Any] = record.row()
+        self.number = number
+        self.correct(record.bill)
+        self._numbers = _NUMBERS.pack(*[nan if (value := row[name]) is None else value for name in NUMBERS])
+        words = tuple([row[name] for name in WORDS])
+        if len(known) >= WORDS_KNOWN:
+            known.clear()
+        self._words = known.setdefault(words, words)
+
+    @property
+    def bill(self) -> Bill:
+        """What the batch cost."""
+        return Bill(*_BILL.unpack(self._bill))
+
+    def correct(self, bill: Bill) -> None:
+        """Takes over another bill."""
+        self._bill = _BILL.pack(bill.call, bill.start, bill.start_estimate, bill.provisioning)
+
+    def row(self) -> dict[str, object]:
+        """Returns what the record's own `row` is, with its number."""
+        values: dict[str, object] = {"record": self.number, **dict.fromkeys(ORDER), **bill_row(self.bill)}
+        values.update(zip(WORDS, self._words, strict=True))
+        for name, value in zip(NUMBERS, _NUMBERS.unpack(self._numbers), strict=True):
+            values[name] = None if isnan(value) else int(value) if name in WHOLE else value
+        return values
+
+
 class BatchRing:
     """The latest batches, each with a rising record number.
 
@@ -123,7 +204,10 @@ class BatchRing:
         """Names of the configured tenants."""
         self._limit = limit
         self._counters = counters
-        self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
+        self._packed: OrderedDict[int, PackedRecord] = OrderedDict()
+        self._fresh: OrderedDict[int, tuple[int, BatchRecord] | PackedRecord] = OrderedDict()
+        """By batch, ascending by number, and all after those in `_packed`."""
+        self._words: dict[Words, Words] = {}
         self._last_number = 0
         self._placements: Counter[tuple[str, str]] = Counter()
         self._left: Counter[tuple[str, str]] = Counter()
@@ -158,10 +242,19 @@ class BatchRing:
         self._disbelieved.update([(place, name) for name in record.report.disbelieved])
         self._count(record)
         self._last_number += 1
-        self._records.pop(record.batch.batch_id, None)
-        self._records[record.batch.batch_id] = (self._last_number, record)
-        if len(self._records) > self._limit:
-            self._records.popitem(last=False)
+        self._put(record.batch.batch_id, (self._last_number, record))
+
+    def _put(self, batch_id: int, entry: "tuple[int, BatchRecord] | PackedRecord") -> None:
+        """Appends an entry with the highest number; packs or drops what there is no room for any more."""
+        fresh, packed = self._fresh, self._packed
+        packed.pop(batch_id, None)
+        fresh.pop(batch_id, None)
+        fresh[batch_id] = entry
+        if len(fresh) > min(FRESH, self._limit):
+            oldest_id, oldest = fresh.popitem(last=False)
+            packed[oldest_id] = oldest if isinstance(oldest, PackedRecord) else PackedRecord(*oldest, self._words)
+        if len(fresh) + len(packed) > self._limit:
+            packed.popitem(last=False)
 
     def _count(self, record: BatchRecord) -> None:
         batch, report = record.batch, record.report
@@ -172,27 +265,47 @@ class BatchRing:
 
     def correct(self, batch_id: int, bill: Bill) -> None:
         """Replaces a batch's bill by one that a later answer has shown, under a new number; none if it is the same."""
-        _, record = self._records.get(batch_id, (0, None))
-        if record is None or record.bill == bill:
+        entry = self._fresh.get(batch_id) or self._packed.get(batch_id)
+        if entry is None or _bill_of(entry) == bill:
             return
         self._last_number += 1
-        del self._records[batch_id]
-        self._records[batch_id] = (self._last_number, replace(record, bill=bill))
+        if isinstance(entry, PackedRecord):
+            entry.number = self._last_number
+            entry.correct(bill)
+            self._put(batch_id, entry)
+        else:
+            self._put(batch_id, (self._last_number, replace(entry[1], bill=bill)))
 
     def newest(self, after: int, limit: int) -> list[tuple[int, BatchRecord]]:
-        """Returns the latest records with a number above `after`, at most `limit`, with their numbers, oldest first."""
+        """Returns the latest records with a number above `after`, at most `limit`, with their numbers, oldest first.
+
+        There are FRESH of them at most.
+        """
         found: list[tuple[int, BatchRecord]] = []
-        for number, record in reversed(self._records.values()):
-            if number <= after or len(found) == limit:
+        for entry in reversed(self._fresh.values()):
+            if _number_of(entry) <= after or len(found) == limit:
                 break
-            found.append((number, record))
+            if not isinstance(entry, PackedRecord):
+                found.append(entry)
         return found[::-1]
 
     def rows(self, after: int, limit: int) -> list[dict[str, object]]:
         """Returns up to `limit` rows with a `record` number above `after`, oldest first."""
         newest_first = []
-        for number, record in reversed(self._records.values()):
-            if number <= after:
+        for entry in chain(reversed(self._fresh.values()), reversed(self._packed.values())):
+            if _number_of(entry) <= after:
                 break
-            newest_first.append((number, record))
-        return [{"record": number, **record.row()} for number, record in islice(reversed(newest_first), limit)]
+            newest_first.append(entry)
+        return [_row_of(entry) for entry in islice(reversed(newest_first), limit)]
+
+
+def _number_of(entry: tuple[int, BatchRecord] | PackedRecord) -> int:
+    return entry.number if isinstance(entry, PackedRecord) else entry[0]
+
+
+def _bill_of(entry: tuple[int, BatchRecord] | PackedRecord) -> Bill:
+    return entry.bill if isinstance(entry, PackedRecord) else entry[1].bill
+
+
+def _row_of(entry: tuple[int, BatchRecord] | PackedRecord) -> dict[str, object]:
+    return entry.row() if isinstance(entry, PackedRecord) else {"record": entry[0], **entry[1].row()}

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.counts import Counts, Distribution, Distributions
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
 from scheduler.daemon.history.counting import Counting
@@ -27,6 +28,7 @@ from scheduler.daemon.slo_budgets import budget_metrics
 from scheduler.daemon.status_metrics import batches_left, disbelieved, models_up, placements, state_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
+from scheduler.domain.requests import Backend
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
@@ -106,38 +108,40 @@ class Telemetry:
         self._totals = Second(at_s=0)
         self._by_kind: dict[str, int] = {}
         by_class = ("model", "class")
-        self._arrivals = Counter(
+        self._arrivals = Counts(
             "edgeburst_arrivals",
             "Requests that were read and are valid: each then ends once, in edgeburst_requests_total.",
             by_class,
             registry=self.registry,
         )
-        self._requests = Counter(
+        self._requests = Counts(
             "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
         )
-        self._within = Counter("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
-        self._refusals = Counter(
+        self._within = Counts("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
+        self._refusals = Counts(
             "edgeburst_refusals",
             "Refusals by kind, and by what decided where offers were compared.",
             ("kind", "reason"),
             registry=self.registry,
         )
         self._answers = _AnswerMetrics(self.registry)
-        self._http_errors = Counter(
+        self._http_errors = Counts(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
         )
-        self._grpc_errors = Counter(
+        self._grpc_errors = Counts(
             "edgeburst_grpc_errors",
             "gRPC calls that ended with an error, by status code.",
             ("code",),
             registry=self.registry,
         )
-        self._own_latency = Histogram(
+        self._own_latency = Distributions(
             "edgeburst_own_latency_seconds",
             "Latency that the daemon itself adds to a request.",
-            buckets=_OWN_BUCKETS_S,
+            (),
+            bounds=_OWN_BUCKETS_S,
             registry=self.registry,
         )
+        self._own_latency_s = self._own_latency.of(())
         self.tenants = TenantMetrics(status)
         self.registry.register(self.tenants)
         self.registry.register(_StatusCollector(status, backends))
@@ -147,7 +151,7 @@ class Telemetry:
         """Counts a request that was read and is valid."""
         self._second(call.received_at_s).arrived += 1
         self._totals.arrived += 1
-        self._arrivals.labels(call.model, call.class_name).inc()
+        self._arrivals.add((call.model, call.class_name))
         self._counting.arrived(call.model, call.class_name, call.tenant)
 
     def answered(
@@ -173,12 +177,15 @@ class Telemetry:
             now_s=call.received_at_s + latency_s,
         )
         for counts in (second, self._totals):
-            setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
+            if answer.backend is Backend.EDGE:
+                counts.edge += 1
+            else:
+                counts.function += 1
             counts.within_slo += within
-        self._requests.labels(call.model, call.class_name, ANSWERED).inc()
+        self._requests.add((call.model, call.class_name, ANSWERED))
         self.tenants.ended(call, within_slo=within)
         if within:
-            self._within.labels(call.model, call.class_name).inc()
+            self._within.add((call.model, call.class_name))
         self._counting.answered(
             self._counting.key(call.model, call.class_name, call.tenant, answer.place or answer.backend.value),
             request_id=answer.request_id,
@@ -188,7 +195,7 @@ class Telemetry:
             items=call.items,
         )
         self._answers.observe(call, answer, latency_s)
-        self._own_latency.observe(own_latency_s)
+        self._own_latency_s.observe(own_latency_s)
 
     def refused(
         self, call: InferenceCall, kind: str, now_s: float, *, reason: str = "", request_id: int | None = None
@@ -216,19 +223,19 @@ class Telemetry:
             reason=reason,
         )
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
-        self._requests.labels(call.model, call.class_name, kind).inc()
+        self._requests.add((call.model, call.class_name, kind))
         if column == "refused":
             self.tenants.ended(call, within_slo=False)
         if kind != CANCELLED:
-            self._refusals.labels(kind, reason).inc()
+            self._refusals.add((kind, reason))
 
     def http_error(self, status: int) -> None:
         """Counts an error response."""
-        self._http_errors.labels(str(status)).inc()
+        self._http_errors.add((str(status),))
 
     def grpc_error(self, code: str) -> None:
         """Counts a gRPC call, or a request of a stream, that got an error."""
-        self._grpc_errors.labels(code).inc()
+        self._grpc_errors.add((code,))
 
     def summary(self, now_s: float) -> dict[str, object]:
         """Returns the totals since the start, and the counts of each of the last seconds."""
@@ -279,48 +286,44 @@ class _Alone(Collector):
 
 
 class _AnswerMetrics:
-    """The histograms of answers. Their children are kept: a look-up by labels takes longer than the count."""
+    """The histograms of answers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("model", "backend")
-        self._latency = Histogram(
+        self._latency = Distributions(
             "edgeburst_request_seconds",
             "From a request's last byte to its answer.",
             labels,
-            buckets=_LATENCY_BUCKETS_S,
+            bounds=_LATENCY_BUCKETS_S,
             registry=registry,
         )
-        self._wait = Histogram(
+        self._wait = Distributions(
             "edgeburst_wait_seconds",
             "From a request's last byte until its batch is sent.",
             labels,
-            buckets=_LATENCY_BUCKETS_S,
+            bounds=_LATENCY_BUCKETS_S,
             registry=registry,
         )
-        self._batch = Histogram(
+        self._batch = Distributions(
             "edgeburst_answer_batch_items",
             "Items of the batch in which a request was answered.",
             labels,
-            buckets=_ITEM_BUCKETS,
+            bounds=_ITEM_BUCKETS,
             registry=registry,
         )
-        self._items = Counter("edgeburst_items", "Items answered.", labels, registry=registry)
-        self._children: dict[tuple[str, str], tuple[Histogram, Histogram, Histogram, Counter]] = {}
+        self._items = Counts("edgeburst_items", "Items answered.", labels, registry=registry)
+        self._known: dict[tuple[str, str], tuple[Distribution, Distribution, Distribution]] = {}
 
     def observe(self, call: InferenceCall, answer: Answer, latency_s: float) -> None:
-        latency, wait, batch, items = self._of(call.model, answer.backend.value)
+        labels = call.model, answer.backend.value
+        known = self._known.get(labels)
+        if known is None:
+            known = self._known[labels] = self._latency.of(labels), self._wait.of(labels), self._batch.of(labels)
+        latency, wait, batch = known
         latency.observe(latency_s)
         wait.observe(answer.wait_s)
         batch.observe(answer.batch_items)
-        items.inc(call.items)
-
-    def _of(self, model: str, backend: str) -> tuple[Histogram, Histogram, Histogram, Counter]:
-        children = self._children.get((model, backend))
-        if children is None:
-            families = (self._latency, self._wait, self._batch)
-            latency, wait, batch = (family.labels(model, backend) for family in families)
-            children = self._children[(model, backend)] = (latency, wait, batch, self._items.labels(model, backend))
-        return children
+        self._items.add(labels, call.items)
 
 
 class _StatusCollector(Collector):

@@ -1,6 +1,10 @@
 """What is remembered of batches and of the daemon's own latency: bounded, ordered, and priced once."""
 
+import gc
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
-from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s
+from scheduler.daemon.records import FRESH, BatchRecord, BatchRing, batch_bill, bill_row, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
 from scheduler.domain.decisions import Reason
@@ -38,6 +42,58 @@ def a_batch(batch_id: int) -> Batch:
 
 def a_record(batch_id: int, error: str = "") -> BatchRecord:
     return BatchRecord(a_batch(batch_id), 1.0, 0.1, BatchReport(0.5, cold_start=True), None, Bill(), error)
+
+
+def many_records(count: int, requests: int = 1) -> Iterator[BatchRecord]:
+    """Yields records of batches alike in their words, as those of one daemon are, and different in their numbers."""
+    for number in range(1, count + 1):
+        batch = replace(
+            a_batch(number),
+            request_ids=tuple(range(10**9 + number * requests, 10**9 + (number + 1) * requests)),
+            reasons=(Reason.LEAST_TOTAL,) * requests,
+            sent_at_s=0.1 * number,
+            predicted_service_s=0.3 + 1e-6 * number,
+        )
+        report = BatchReport(
+            0.5 + 1e-6 * number, 0.4, cold_start=number % 3 == 0, memory_bytes=None if number % 2 else 7
+        )
+        bill, billed = Bill(0.01 * number, start=0.1), None if number % 2 else 0.25
+        yield BatchRecord(
+            batch, 1.0 + 0.1 * number, 0.1 + 1e-6 * number, report, billed, bill, "late" if number % 5 == 0 else ""
+        )
+
+
+def test_records_are_read_alike_whether_they_are_packed_or_not() -> None:
+    ring, records = BatchRing(3 * FRESH), list(many_records(2 * FRESH + 10, requests=2))
+    for record in records:
+        ring.add(record)
+    expected = [{"record": number, **record.row()} for number, record in enumerate(records, start=1)]
+    assert ring.rows(0, 4 * FRESH) == expected
+    assert [list(row) for row in ring.rows(0, 4 * FRESH)] == [list(row) for row in expected]
+    assert ring.newest(0, 4 * FRESH) == list(enumerate(records, start=1))[-FRESH:]
+    ring.correct(3, Bill(5.0))
+    assert ring.rows(len(records), 9) == [{**expected[2], "record": len(records) + 1, **bill_row(Bill(5.0))}]
+    ring.add(records[0])
+    assert [row["batch_id"] for row in ring.rows(len(records), 9)] == [3, 1]
+    assert len({row["batch_id"] for row in ring.rows(0, 4 * FRESH)}) == len(records)
+
+
+def test_a_daemon_that_answers_a_million_requests_keeps_little_of_their_batches() -> None:
+    """In batches of 50 they are twice as many as are kept; the first 100,000 fill a fifth of the ring."""
+    ring = BatchRing(10_000)
+    records = many_records(20_000, requests=50)
+    tracemalloc.start()
+    try:
+        for record in islice(records, 2_000):
+            ring.add(record)
+        before = tracemalloc.get_traced_memory()[0]
+        for record in records:
+            ring.add(record)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept <= 5e6, f"{kept:,.0f} bytes"
 
 
 def test_a_bill_that_is_corrected_later_is_read_again_once() -> None:
