@@ -90,6 +90,18 @@ SUB_COMMANDS = (
         "edgeburst explain 4711",
     ),
     SubCommand(
+        "top",
+        "scheduler.daemon.top_command",
+        "show what a running daemon does, live",
+        "edgeburst top --config edgeburst.toml",
+    ),
+    SubCommand(
+        "limits",
+        "scheduler.daemon.limits_command",
+        "show or set operators' limits of a running daemon",
+        "edgeburst limits set digits --function-batch-cap 4 --config edgeburst.toml",
+    ),
+    SubCommand(
         "fc",
         "scheduler.deploying.command",
         "make, show and remove the functions that a configuration or a plan names",

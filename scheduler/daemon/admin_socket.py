@@ -65,8 +65,8 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(path: Path, target: str) -> tuple[int, bytes]:
-    """Returns status and body of a GET over a daemon's socket.
+def ask(path: Path, target: str, *, put: bytes | None = None) -> tuple[int, bytes]:
+    """Returns status and body of a GET over a daemon's socket, or of a PUT of a body.
 
     Raises:
         NoSocket: there is none, or no daemon listens, or this user may not connect.
@@ -79,7 +79,7 @@ def ask(path: Path, target: str) -> tuple[int, bytes]:
             why = error.strerror or error
             raise NoSocket(f"cannot ask over the socket {path} ({why}); start the daemon, or ask as its user") from None
         try:
-            connection.request("GET", target)
+            connection.request("GET" if put is None else "PUT", target, put)
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -15,8 +15,8 @@ from pathlib import Path
 import requests
 
 from scheduler.daemon.admin_socket import ask, places
+from scheduler.daemon.asking import daemon_url
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.explain.command import daemon_url
 from scheduler.doctor.facts import HostFacts, StateFacts, UnitFacts
 from scheduler.domain.errors import EdgeburstError
 from scheduler.fc_client import proxy_variable

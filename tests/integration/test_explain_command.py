@@ -21,8 +21,8 @@ from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
 
 from scheduler.cli import main
+from scheduler.daemon.asking import daemon_url
 from scheduler.daemon.config.config import load_config
-from scheduler.daemon.explain.command import daemon_url
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
 from scheduler.explain.json_lines import to_json
 from scheduler.explain.text import Context

@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import requests
-
-from scheduler.client_access import ClientAccess, add_arguments, of_arguments, set_up
-from scheduler.daemon.admin_socket import NoSocket, ask, places
-from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.asking import Asking, add_source
 from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MAX_FOUND
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED
 from scheduler.domain.errors import EdgeburstError
@@ -25,8 +20,6 @@ from scheduler.explain.text import describe
 
 Found = Sequence[Mapping[str, Any]]
 
-DEFAULT_URL = "http://127.0.0.1:8600"
-_TIMEOUT_S = 10.0
 
 _DESCRIPTION = """\
 Shows what was decided about a request, when and why: the offers of the places side by side, with the total by which
@@ -66,13 +59,9 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument("--client-id", metavar="ID", help="the id that its client gave it, also where it is a number")
     which.add_argument("--last", action="store_true", help="the newest request")
     which.add_argument("--last-miss", action="store_true", help="the newest that was refused, or answered too late")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--url", help=f"the daemon (default {DEFAULT_URL}, or that of --config)")
-    source.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration, for its address")
+    source = add_source(parser)
     source.add_argument("--file", type=Path, metavar="FILE", help="read the daemon's file ([explain] file) instead")
-    source.add_argument("--socket", type=Path, metavar="FILE", help="ask over the daemon's own Unix socket instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all requests of that id")
-    add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: the request is unknown, or neither a daemon nor a file could be read.
     """
-    wanted = _Wanted(args.request or args.client_id or "", args.client_id is not None, args.last, args.last_miss)
-    found = _in_files(args.file, wanted) if args.file else _asked_of(args, wanted)
+    wanted = Wanted(args.request or args.client_id or "", args.client_id is not None, args.last, args.last_miss)
+    found = _in_files(args.file, wanted) if args.file else Asking(args)(wanted.path, "explanations")["explanations"]
     if args.json:
         print(json.dumps({"explanations": found}, indent=2))
         return 0
@@ -94,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """Which request is to be explained."""
 
     name: str
-    by_client: bool
-    last: bool
-    last_miss: bool
+    by_client: bool = False
+    last: bool = False
+    last_miss: bool = False
 
     @property
     def path(self) -> str:
@@ -138,74 +127,7 @@ def _missed(values: Mapping[str, Any]) -> bool:
     return outcome != ANSWERED or late
 
 
-def _asked_of(args: argparse.Namespace, wanted: _Wanted) -> Found:
-    """Returns a daemon's explanations of a request: over its socket, where there is one, else at its address."""
-    access = of_arguments(args, os.environ)
-    if args.socket is not None:
-        return _explained(ask(args.socket, wanted.path), f"the socket {args.socket}")
-    if args.config is None:
-        return _asked(_url(args), wanted, access)
-    config = load_config(args.config, os.environ)
-    if not access.token:
-        for path in places(config, os.environ):
-            try:
-                return _explained(ask(path, wanted.path), f"the socket {path}")
-            except NoSocket:
-                continue
-    return _asked(daemon_url(config), wanted, access)
-
-
-def _url(args: argparse.Namespace) -> str:
-    url: str = args.url or DEFAULT_URL
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise EdgeburstError(f"{url!r} is not a URL; write it like {DEFAULT_URL}")
-    return url.rstrip("/")
-
-
-def daemon_url(config: Config) -> str:
-    """Returns the URL of a daemon with this configuration, as seen from its own host."""
-    host, port = config.daemon.host, config.daemon.port
-    if port == 0:
-        raise EdgeburstError(f"{config.path} lets the daemon take any free port; give its address with --url")
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    scheme = "https" if config.daemon.certificate_file else "http"
-    return f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
-
-
-def _asked(url: str, wanted: _Wanted, access: ClientAccess) -> Found:
-    """Returns a daemon's explanations of a request, newest first, at least one."""
-    try:
-        with requests.Session() as session:
-            set_up(session, access)
-            response = session.get(url + wanted.path, timeout=_TIMEOUT_S, verify=access.verify)
-    except requests.exceptions.SSLError:
-        raise EdgeburstError(
-            f"TLS to {url} fails; check that the daemon speaks it, its certificate, --ca-file and --client-certificate"
-        ) from None
-    except requests.Timeout:
-        raise EdgeburstError(
-            f"{url} did not answer within {_TIMEOUT_S:g} s; check that it is an edgeburst daemon"
-        ) from None
-    except requests.RequestException:
-        raise EdgeburstError(f"cannot reach a daemon at {url}; start it, or give its address with --url") from None
-    return _explained((response.status_code, response.content), url)
-
-
-def _explained(answered: tuple[int, bytes], where: str) -> Found:
-    """Returns the explanations in an answer's status and body."""
-    status, body = answered
-    try:
-        answer = json.loads(body)
-        if status == 200:
-            found: Found = answer["explanations"]
-            return found
-        sentence = str(answer["error"])[:300]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise EdgeburstError(f"{where} does not answer as an edgeburst daemon does; correct --url") from None
-    raise EdgeburstError(sentence)
-
-
-def _in_files(file: Path, wanted: _Wanted) -> Sequence[Mapping[str, Any]]:
+def _in_files(file: Path, wanted: Wanted) -> Sequence[Mapping[str, Any]]:
     """Returns the written explanations of a request, newest first, the one with that number before others."""
     found: list[Mapping[str, Any]] = []
     for path in _newest_first(file):

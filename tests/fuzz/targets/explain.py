@@ -11,7 +11,7 @@ from fuzz import scratch
 from fuzz.mutators import of_json
 from fuzz.target import Target, one_sentence
 
-from scheduler.daemon.explain.command import _described, _in_files
+from scheduler.daemon.explain.command import Wanted, _described, _in_files
 from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Cause, Decision, Offer, Reason
@@ -28,7 +28,7 @@ def check(data: bytes) -> None:
     """Finds a request in the file and words it; and each line on its own, written again where it can be read."""
     path = scratch.written("decisions.jsonl", data)
     try:
-        found = _in_files(path, "7")
+        found = _in_files(path, Wanted("7"))
         json.dumps({"explanations": found})
         assert isinstance(_described(found[0]), str)
     except EdgeburstError as error:
