@@ -7,12 +7,15 @@ of the sub-commands that it runs. Such a module has `add_parser(subparsers)` and
 import argparse
 import importlib
 import importlib.metadata
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.terminal import be_quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +111,26 @@ SUB_COMMANDS = (
         "edgeburst fc apply edgeburst.toml",
     ),
     SubCommand(
+        "completion",
+        "scheduler.completion_command",
+        "print a script for the shell's completion",
+        "edgeburst completion bash",
+    ),
+    SubCommand(
         "simulate",
         "scheduler.simulator.command",
         "run the daemon's engine under virtual time against simulated backends",
         "edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0",
     ),
 )
+
+
+EVERYWHERE = {
+    "--quiet": "no progress and no notes on stderr",
+    "--no-color": "no colours, as with NO_COLOR=1",
+    "--debug": "after an error, also where in the program it was found",
+}
+"""Options of every sub-command, with what they do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,12 +140,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes them from the command line.
 
     Returns:
-        The exit status: 0 success, 2 error (one sentence on stderr), 130 interrupted; sub-commands add others.
+        The exit status: 0 success, 1 what the command looks for is not so, 2 error (one sentence on stderr), 130
+        interrupted, 141 the reader of its output is gone.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, debug = _everywhere(list(sys.argv[1:] if argv is None else argv))
     try:
         return _run(arguments)
     except EdgeburstError as error:
+        if debug:
+            traceback.print_exc()
         print(f"edgeburst: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -137,6 +157,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the pipe has closed it; closing stderr prevents a message of the interpreter at exit.
         sys.stderr.close()
         return 141
+
+
+def _everywhere(arguments: list[str]) -> tuple[list[str], bool]:
+    """Takes out of the arguments, and obeys, what every sub-command understands; returns the others, and --debug.
+
+    >>> _everywhere(["fc", "plan", "--debug", "--", "--quiet"])
+    (['fc', 'plan', '--', '--quiet'], True)
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    given = [word for word in arguments[:end] if word in EVERYWHERE]
+    be_quiet("--quiet" in given)
+    if "--no-color" in given:
+        os.environ["NO_COLOR"] = "1"  # rich follows it, and child processes do
+    return [word for word in arguments[:end] if word not in EVERYWHERE] + arguments[end:], "--debug" in given
 
 
 def _run(arguments: list[str]) -> int:
@@ -150,6 +184,7 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return 2
     options = parser.parse_args(arguments)
+    options.whole_parser = whole_parser
     status: int = modules[options.sub_command].run(options)
     return status
 
@@ -164,6 +199,8 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, Modu
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    for option, words in EVERYWHERE.items():
+        parser.add_argument(option, action="store_true", help=f"{words}; everywhere on the command line")
     subparsers = parser.add_subparsers(dest="sub_command", metavar="COMMAND", required=True)
     modules = {}
     for command in SUB_COMMANDS:
@@ -174,6 +211,22 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, Modu
         else:
             subparsers.add_parser(command.name, help=command.summary)
     return parser, modules
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Returns the parser with every sub-command whose packages are installed here."""
+    parser, _ = _parser(None)
+    [subparsers] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+    for command in SUB_COMMANDS:
+        if command.passes_on:
+            continue
+        try:
+            module = _import(command)
+        except EdgeburstError:
+            continue
+        del subparsers._name_parser_map[command.name]  # noqa: SLF001 - it was there without its options
+        module.add_parser(subparsers)
+    return parser
 
 
 def _complete_help(parser: argparse.ArgumentParser, command: SubCommand) -> None:

@@ -76,12 +76,14 @@ class ClientAccess:
 def stray_character(value: str) -> str:
     r"""Returns what a secret holds that cannot be sent, in words and never the secret; empty where it can be.
 
-    >>> stray_character("abc\r"), stray_character("a b"), stray_character("abc")
-    ('a carriage return (CR)', 'a blank', '')
+    >>> stray_character("abc\r"), stray_character(" abc"), stray_character("a b")
+    ('a carriage return (CR)', 'a blank at an end', '')
     """
-    names = {"\r": "a carriage return (CR)", "\n": "a line break", "\t": "a tab", " ": "a blank"}
-    found = next((character for character in value if not "!" <= character <= "~"), "")
-    return names.get(found, "a character that is no printed ASCII") if found else ""
+    names = {"\r": "a carriage return (CR)", "\n": "a line break", "\t": "a tab"}
+    found = next((character for character in value if not " " <= character <= "~"), "")
+    if found:
+        return names.get(found, "a character that is no printed ASCII")
+    return "" if value == value.strip() else "a blank at an end"
 
 
 def client_access(
@@ -135,7 +137,7 @@ def of_arguments(args: argparse.Namespace, environ: Mapping[str, str]) -> Client
         raise EdgeburstError(
             f"environment variable {args.token_env[:64]} is not set; set it to the token, or leave out --token-env"
         )
-    if stray := stray_character(token.replace(" ", "-")):
+    if stray := stray_character(token):
         raise EdgeburstError(
             f"environment variable {args.token_env[:64]} holds {stray}, which no header takes; set it without that"
         )

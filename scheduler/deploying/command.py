@@ -31,6 +31,7 @@ from scheduler.deploying.tables import changes_json, print_changes, print_status
 from scheduler.domain.errors import EdgeburstError
 from scheduler.fc_client import Account, proxy_variable
 from scheduler.planning.plan_file import read_plan
+from scheduler.terminal import note, progress_console
 
 _DESCRIPTION = """\
 Makes the functions of Function Compute that the tiers of a configuration, or the groups of a plan, name: function,
@@ -124,7 +125,7 @@ def _run(args: argparse.Namespace) -> int:
         config.refuse_idle_over_cap()
     platform = _platform(config, args)
     if variable := proxy_variable(platform.account.host):
-        print(f"edgeburst: calls use the proxy in {variable}; unset it to avoid that", file=sys.stderr)
+        note(f"calls use the proxy in {variable}; unset it to avoid that")
     if args.verb in ("plan", "apply"):
         costs = _costs(config, wanted)
         return (_plan if args.verb == "plan" else _apply)(args, platform, wanted, costs)
@@ -154,7 +155,7 @@ def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
     config = load_config(args.config, os.environ, with_plans=False)
     plan = read_plan(args.file)
     if plan.infeasible:
-        print(f"edgeburst: the plan does not keep its objectives: {plan.infeasible}", file=sys.stderr)
+        note(f"the plan does not keep its objectives: {plan.infeasible}")
     return config, draft_plan(config, plan.groups, model_name=args.model)
 
 
@@ -282,7 +283,7 @@ def _agreed(args: argparse.Namespace, question: str) -> bool:
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Prints each step as a line, and in a terminal a sign that the work continues."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = progress_console()
     steps = _Steps(console)
     if not console.is_terminal:
         yield steps.tell
@@ -302,7 +303,7 @@ class _Steps:
     def tell(self, step: str) -> None:
         """Prints a step."""
         if step != self._last:
-            self._console.print(escape(step), style="dim")
+            self._console.print(escape(step), style="dim", soft_wrap=True)
         self._last = step
 
 

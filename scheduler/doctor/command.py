@@ -31,6 +31,7 @@ from scheduler.doctor.rows import CLIENT, FUNCTIONS, Level, Row, skipped
 from scheduler.doctor.wanted import Wanted
 from scheduler.domain.errors import ConfigError
 from scheduler.fc_client import Account
+from scheduler.terminal import progress_console
 
 CALLS = 10
 _MARKS = {Level.OK: "[green]ok[/]", Level.FINDING: "[bold red]MEND[/]", Level.SKIPPED: "[dim]-[/]"}
@@ -78,14 +79,20 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the configuration is not valid.
     """
     config = load_config(args.config, os.environ)
-    with _progress(quiet=args.json) as tell:
-        rows = [row for row in _rows(config, args, tell) if row.check not in args.ignore]
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        with _progress(quiet=args.json) as tell:
+            rows.extend(row for row in _rows(config, args, tell) if row.check not in args.ignore)
+    except KeyboardInterrupt:
+        # What was found until then is shown.
+        interrupted = True
     findings = sum(row.level is Level.FINDING for row in rows)
     if args.json:
         print(json.dumps({"findings": findings, "rows": [_values(row) for row in rows]}, indent=2))
     else:
         _print(rows, findings)
-    return 1 if findings else 0
+    return 130 if interrupted else 1 if findings else 0
 
 
 def _rows(config: Config, args: argparse.Namespace, tell: Tell) -> Iterator[Row]:
@@ -158,7 +165,7 @@ def _ahead(edges: list[EdgeFacts], functions: FunctionFacts | None) -> dict[str,
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Tell]:
     """Says in a terminal what is done; else nothing."""
-    console = Console(stderr=True, highlight=False)
+    console = progress_console()
     if quiet or not console.is_terminal:
         yield lambda _: None
         return

@@ -44,6 +44,7 @@ from scheduler.measuring.profiling import (
     write_profile,
 )
 from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.terminal import note, progress_console
 from scheduler.wire import Tensor
 
 _DESCRIPTION = """\
@@ -218,8 +219,8 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
         security_token=_secret(args.security_token_env, "--security-token-env") if args.security_token_env else "",
     )
     account = Account(region=args.region, key=key, endpoint=args.endpoint, protocol=args.protocol)
-    if note := proxy_note(account.host):
-        print(f"edgeburst: {note}", file=sys.stderr)
+    if told := proxy_note(account.host):
+        note(told)
     address = FunctionAddress(args.function, args.qualifier, account)
     inputs = _card_inputs(args.card) if args.card is not None else (TensorSpec(args.input, "BYTES", picture=True),)
     call = BatchCaller(address, model=args.model, payloads=_payloads(args, inputs))
@@ -289,7 +290,7 @@ def _name(args: argparse.Namespace) -> str:
 
 
 def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace) -> Sequence[ProfileRow]:
-    console = Console(stderr=True)
+    console = progress_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
         task = bar.add_task("batches", total=len(batches) * (args.warm_up + args.repetitions))
@@ -301,7 +302,7 @@ def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace) -> Se
 def _measure_at_once(
     make_call: Callable[[], Call], batches: Sequence[int], args: argparse.Namespace
 ) -> Sequence[AtOnceRow]:
-    console, calls = Console(stderr=True), args.warm_up + args.repetitions
+    console, calls = progress_console(), args.warm_up + args.repetitions
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
         several = sum(number for number in args.concurrency if number > 1)

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import numpy as np
 from rich.columns import Columns
-from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from scheduler.measuring.replay import ReplayedRequest
+from scheduler.terminal import progress_console
 
 _RECENT = 1000
 
@@ -74,7 +74,7 @@ def tally_progress(tally: Tally, requests: int, *, shown: bool) -> Iterator[None
         requests: number of requests of the replay.
         shown: whether to show them at all.
     """
-    console = Console(stderr=True)
+    console = progress_console()
     columns = (TimeElapsedColumn(), _Line(tally))
     # A thread redraws the line; a higher rate would delay the client's sends.
     with Progress(*columns, console=console, refresh_per_second=4, disable=not (shown and console.is_terminal)) as bar:

@@ -27,7 +27,7 @@ KEYS = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "an-id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET
     [
         ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "a-secret\r", "a carriage return (CR)"),
         ("ALIBABA_CLOUD_ACCESS_KEY_ID", "an-id\n", "a line break"),
-        ("ALIBABA_CLOUD_ACCESS_KEY_ID", "an id", "a blank"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_ID", "an-id ", "a blank at an end"),
         ("ALIBABA_CLOUD_ACCESS_KEY_ID", "an-id\u200b", "a character that is no printed ASCII"),
     ],
 )

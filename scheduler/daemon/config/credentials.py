@@ -88,8 +88,7 @@ def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -
 def _token(config: Config, at: toml_lines.KeyPath, name: str, environ: Mapping[str, str]) -> str:
     """Returns a token, empty without one; ConfigError where a header cannot carry it."""
     token = secret_of(name, environ)
-    # Blanks within a token can be sent.
-    if stray := stray_character(token.replace(" ", "-")):
+    if stray := stray_character(token):
         raise config.error(at, f"environment variable {name} holds {stray}, which no header takes; set it without that")
     return token
 
