@@ -5,7 +5,7 @@
      │ a plain head of another request, or one that is to be refused            ▲ aiohttp waits again
      ├──────────────────────────▶ LENT: aiohttp has this one request ───────────┘
      └──────────────────────────▶ GIVEN: aiohttp has the connection until it ends
-       anything else: chunks, Expect, half a head, HTTP/1.0, bytes behind a lent request, what is no HTTP
+       anything else: chunks, Expect, half a head, HTTP/1.0, what is no HTTP; requests that come before an answer
 
 Bytes of a head arrive in a buffer that all connections share: they are looked at, and copied, before the next read. A
 body that is not whole with its head gets a buffer of its own (`arriving_body`). What fails before the body is read is
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         self._task = self._loop.create_task(self._serve(serving, body))
 
     async def _serve(self, serving: Serving, body: bytes | memoryview) -> None:
-        """Answers a request, and goes on with what has come behind it."""
+        """Answers a request."""
         try:
             try:
                 await self._hot.serve(serving, body, self._write)
@@ -296,7 +296,7 @@ class Connection(asyncio.BufferedProtocol):
             await self._drained
 
     def _answered(self) -> None:
-        """Waits for the next request, or begins with it."""
+        """Waits for the next request, or leaves those that came before this one's answer to aiohttp."""
         if self._closed or self._last:
             self._transport.close()
             return
@@ -305,7 +305,7 @@ class Connection(asyncio.BufferedProtocol):
             data, self._next = bytes(self._next), bytearray()
             if len(data) >= NEXT_BYTES:
                 self._transport.resume_reading()
-            self._begin(data, len(data))
+            self._give(data)
 
     def _take_in(self, data: bytes) -> None:
         """Takes in bytes that are no beginning of a request that is read here."""
@@ -361,7 +361,9 @@ class Connection(asyncio.BufferedProtocol):
     def _give(self, data: bytes) -> None:
         """Gives aiohttp the connection."""
         self._state = State.GIVEN
-        self._aiohttp().data_received(data)
+        lent = self._aiohttp()
+        lent.watch(self._half_closed)
+        lent.data_received(data)
 
     def _lent_data(self, lent: LentProtocol, data: bytes) -> None:
         if self._state is State.LENT:

@@ -83,7 +83,7 @@ class HotPath:
                 query = _query(target.query)
                 asked = self._inference.question(card, query, HeadFields(head.by_name))
             return Serving(head, card, caller, asked, service.access.begin(caller))
-        except (Rejected, WireError):
+        except (Rejected, WireError, ValueError):
             return None
 
     async def serve(self, serving: Serving, body: bytes | memoryview, write: Write) -> None:

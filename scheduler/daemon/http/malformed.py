@@ -198,6 +198,11 @@ class LentProtocol(_Protocol):
         """Whether it waits for a request and has no byte of it."""
         return self._waits() and self._header_timer is None and not self._close and not self._force_close
 
+    def watch(self, half_closed: HalfClosed | None) -> None:
+        """Takes over what looks after a client that has closed its side; None: it has not."""
+        if half_closed is not None:
+            self._half_closed = half_closed
+
     def rest(self) -> None:
         """Watches the connection no longer until it gets the next request."""
         if self._keepalive_handle is not None:
