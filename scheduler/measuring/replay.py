@@ -138,6 +138,7 @@ async def replay(
     tenants: Sequence[str] = (),
     on_sent: Callable[[int], None] | None = None,
     on_answer: Callable[[ReplayedRequest], None] | None = None,
+    stop: asyncio.Event | None = None,
 ) -> ReplayResult:
     """Sends one request at each time and collects the outcomes.
 
@@ -149,9 +150,11 @@ async def replay(
         tenants: for which each request is sent; empty: they name none.
         on_sent: called with the number of requests sent so far.
         on_answer: called with each request that has ended. Both are called on the event loop and must be quick.
+        stop: ends the replay when it is set; None: nothing does.
 
     Returns:
-        Each request exactly once, also if it was refused, failed or not sent.
+        Each request exactly once, also if it was refused, failed or not sent; of one that was stopped, those that had
+        ended.
 
     Raises:
         MeasuringError: there are no requests or no payloads.
@@ -162,7 +165,7 @@ async def replay(
         raise MeasuringError("there are no payloads to send; name at least one")
     async with open_session(give_up_s=options.give_up_s, access=options.access) as session:
         run = _Replay(session, payloads, target, options, on_answer, tenants)
-        return await run.run(times_s, on_sent)
+        return await run.run(times_s, on_sent, asyncio.Event() if stop is None else stop)
 
 
 class _Replay:
@@ -187,18 +190,27 @@ class _Replay:
         self._ended: dict[int, ReplayedRequest] = {}
         self._start_s = 0.0
 
-    async def run(self, times_s: Seconds, on_sent: Callable[[int], None] | None) -> ReplayResult:
-        """Sends all requests and waits for all outcomes."""
+    async def run(self, times_s: Seconds, on_sent: Callable[[int], None] | None, stop: asyncio.Event) -> ReplayResult:
+        """Sends all requests and waits for all outcomes, or until it is stopped."""
         self._start_s = time.monotonic()
+        work = asyncio.create_task(self._send_and_wait(times_s.tolist(), on_sent), name="replay")
+        stopped = asyncio.create_task(stop.wait(), name="replay-stop")
         try:
-            await self._send_all(times_s.tolist(), on_sent)
-            await asyncio.gather(*self._under_way)
+            await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
         finally:
-            for task in self._under_way:
+            ends = [work, stopped, *self._under_way]
+            for task in ends:
                 task.cancel()
-        requests = tuple(self._ended[index] for index in range(len(times_s)))
-        wall_s = max(request.answered_s for request in requests)
+            await asyncio.gather(*ends, return_exceptions=True)
+        requests = tuple(self._ended[index] for index in sorted(self._ended))
+        wall_s = max((request.answered_s for request in requests), default=0.0)
         return ReplayResult(requests, self._options.slo_s, self._start_s, wall_s)
+
+    async def _send_and_wait(self, times_s: list[float], on_sent: Callable[[int], None] | None) -> None:
+        await self._send_all(times_s, on_sent)
+        await asyncio.gather(*self._under_way)
 
     async def _send_all(self, times_s: list[float], on_sent: Callable[[int], None] | None) -> None:
         for index, arrival_s in enumerate(times_s):

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -141,6 +142,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         make_folder(args.out)
     result, batches, missed = asyncio.run(_replay(args, workload, payloads, target, access))
+    if not result.requests:
+        raise KeyboardInterrupt
+    asked = len(workload.times_s)
+    interrupted = len(result.requests) < asked
     summary = {
         "url": args.url,
         "model": args.model,
@@ -149,6 +154,9 @@ def run(args: argparse.Namespace) -> int:
         **summarise(result, batches),
         "warnings": _warnings(result, batches, missed),
     }
+    if interrupted:
+        ended = f"it was interrupted: {len(result.requests)} of {asked} requests had ended"
+        summary["warnings"].append(ended)
     if args.out is not None:
         rows = (request_row(request, payloads[request.payload].name) for request in result.requests)
         write_files(args.out, summary, requests=rows, batches=batches)
@@ -156,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(summary))
     else:
         print_summary(summary)
-    return 0 if summary["answered"] else 1
+    return 130 if interrupted else 0 if summary["answered"] else 1
 
 
 def _schedule(args: argparse.Namespace) -> Schedule:
@@ -209,6 +217,7 @@ async def _replay(
                     tenants=draw_tenants(dict(args.tenant), len(workload.times_s), seed=args.seed),
                     on_sent=tally.on_sent,
                     on_answer=tally.on_answer,
+                    stop=_stop_by_interrupt(),
                 )
         finally:
             if follower is not None:
@@ -219,6 +228,20 @@ async def _replay(
             return result, None, 0
         await log.poll()
         return result, log.rows(started_at_s=result.started_at_s), log.missed
+
+
+def _stop_by_interrupt() -> asyncio.Event:
+    """Returns what Ctrl-C sets, so that what there is can be shown; a second Ctrl-C ends the program at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        stop.set()
+
+    # Not on a thread other than the main one, nor on Windows.
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+    return stop
 
 
 def _connections() -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from support.daemon_process import LIMIT_S, until
 from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
 from support.stub_oip_server import StubOipServer, SumsServer
@@ -364,3 +368,23 @@ def test_a_model_of_several_tensors_gets_arrays_drawn_or_from_a_file(
         assert len(rows) == 8
     else:
         assert rows == {(tuple(x[row].tolist()), int(y[row])) for row in range(3)}
+
+
+def test_an_interrupted_replay_shows_what_had_ended(tmp_path: Path) -> None:
+    with StubOipServer() as server:
+        command = ["replay", "--url", server.url, "--model", "digits", "--pattern", "poisson"]
+        command += ["--rps", "40", "--duration-s", "300", "--json"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scheduler.cli", *command, "--out", str(tmp_path / "out")],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: server.stub.counters.batches >= 10, "some requests")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=LIMIT_S)
+    summary = json.loads(out)
+    assert process.returncode == 130
+    assert 1 <= summary["answered"] < 300 * 40
+    assert "it was interrupted: " in summary["warnings"][-1]
+    assert (tmp_path / "out" / "requests.csv").exists()
