@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from scheduler.beliefs import Outages
 from scheduler.control import Control
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuits
@@ -144,7 +145,10 @@ class Engine:
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
-        self._follow_outages(self._now_s)
+        if self._circuits.suspicion.hung_at_s() <= now_s:
+            self._circuits.suspect(now_s, self._dispatcher.reassign_all)
+        if (outages := self._beliefs.outages(now_s)) is not None:
+            self._follow(outages, now_s)
         for message in messages:
             self._take_in(message, self._now_s)
         self._endings.expire(self._now_s)
@@ -232,13 +236,8 @@ class Engine:
         snapshot, plan = self._snapshot(now_s), self._control.first_plan(now_s)
         self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
-    def _follow_outages(self, now_s: float) -> None:
+    def _follow(self, outages: Outages, now_s: float) -> None:
         """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""
-        if self._circuits.suspicion.hung_at_s() <= now_s:
-            self._circuits.suspect(now_s, self._dispatcher.reassign_all)
-        outages = self._beliefs.outages(now_s)
-        if outages is None:
-            return
         self._circuits.follow(outages.edge_back, functions_back_s=outages.functions_back_s)
         if outages.away(now_s) != self._believed_away:
             self._believed_away = outages.away(now_s)

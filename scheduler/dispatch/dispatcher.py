@@ -91,7 +91,7 @@ class Dispatcher:
             self._send_to_idle(now_s)
         elif (slot.occupancy.batch_id is None or edges.leading) and slot.circuit.usable(now_s):
             self._send_edge(slot, now_s)
-        for queued, place in self.hedging.to_functions(now_s):
+        for queued, place in self.hedging.to_functions(now_s) if now_s >= self.hedging.soonest_s else ():
             self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         for queues in self.lanes.all:
             if queues.any_bisected:

@@ -96,15 +96,16 @@ class EdgeSide:
         gate = self.gate(queues, queued)
         if gate is not None:
             return impossible(self.place, State.EDGE_BATCH, gate)
-        request, times, batch = queued.request, queues.edges[self.edge].known_times, queues.next_batches[self.number]
+        request, terms, batch = queued.request, queues.edges[self.edge], queues.next_batches[self.number]
+        times = terms.times or terms.known_times
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         bind_s, late_gate, first = request.deadline_s, Reason.JOINS_LATE, None
-        if len(batch):
+        if batch.items:
             items = batch.items + request.items
-            if items > queues.edges[self.edge].cap:
+            if items > terms.cap:
                 return impossible(self.place, State.EDGE_BATCH, Reason.BATCH_FULL, start_s=start_s, items=items)
-            if batch.first.request.deadline_s < bind_s:
-                first = batch.first.request
+            if batch.members[0].request.deadline_s < bind_s:
+                first = batch.members[0].request
                 bind_s, late_gate = first.deadline_s, Reason.FIRST_DEADLINE
         else:
             items = self._items_at_start(queues, request, start_s, now_s)

@@ -227,12 +227,6 @@ class FunctionBuffer:
         full = self.target if self.plan.fixed else max(1, self.cap)
         self.at_once = 1 if limits.window_s == 0 else full
 
-    def expect(self, *, rate_rps: float, item_bytes: float) -> None:
-        """Notes how many items a second of the model arrive just now, and of what size."""
-        plan = self.plan
-        self.rate_rps = rate_rps * plan.share
-        self.item_bytes = item_bytes if plan.item_bytes is None else plan.item_bytes
-
     def has_room(self, queued: QueuedRequest) -> bool:
         """Whether this request fits into the batch that is being gathered, beside its members."""
         queue, request = self.queue, queued.request

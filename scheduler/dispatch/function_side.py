@@ -278,9 +278,19 @@ class FunctionSide:
 
         Never for one that may not.
         """
-        request, buffer = queued.request, queues.buffer_of(queued)
+        request, buffer, uplink = queued.request, queues.buffer_of(queued), self.uplink
         if buffer is None or not allowed(queues, queued):
             return math.inf
+        pool, free = buffer.pool, len(uplink.finishes_s) < self.max_in_flight
+        if free and not self.quota.known and uplink.in_pool[pool] < buffer.tier.max_in_flight:
+            # As `takes_s` and `expected_path_s` work it out where a slot is free: this is asked in each call.
+            stalled_s = uplink.stalled_s(now_s, pool) if uplink.overdue and now_s > uplink.back_at_s else 0.0
+            start_s = now_s if now_s > uplink.free_at_s else uplink.free_at_s
+            path_s = start_s - now_s + stalled_s + uplink.idle_path_s(request.body_bytes)
+            pause_s = self.circuit.not_before_s - now_s
+            times = buffer.times or buffer.known_times
+            service_s = times.safe_s[request.items] + uplink.estimate.margin_s
+            return request.deadline_s - ((pause_s + path_s if pause_s > 0.0 else path_s) + service_s)
         return request.deadline_s - self.takes_s(
             buffer, items=request.items, body_bytes=request.body_bytes, now_s=now_s, safe=True
         )

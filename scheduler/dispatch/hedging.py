@@ -44,6 +44,8 @@ class Hedging:
     outbox: Outbox
     look_at_s: dict[int, float] = field(default_factory=dict)
     """By batch in flight: when it is overdue, and then when to look again."""
+    soonest_s: float = -math.inf
+    """No batch is looked at before; in the past where that is to be found out."""
 
     def watch(self) -> None:
         """Takes up batches sent since the last call, and forgets those that are back."""
@@ -52,6 +54,7 @@ class Hedging:
             return
         if len(self.look_at_s) == len(in_flight) and self.outbox.next_batch_id - 1 in self.look_at_s:
             return
+        self.soonest_s = -math.inf
         self.look_at_s = {
             batch_id: self.look_at_s[batch_id] if batch_id in self.look_at_s else self._overdue_s(sent)
             for batch_id, sent in in_flight.items()
@@ -59,10 +62,13 @@ class Hedging:
 
     def next_s(self, now_s: float) -> float:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
-        next_s = math.inf
+        next_s = soonest_s = math.inf
         for at_s in self.look_at_s.values():
+            if at_s < soonest_s:
+                soonest_s = at_s
             if now_s < at_s < next_s:
                 next_s = at_s
+        self.soonest_s = soonest_s
         return next_s
 
     def to_functions(self, now_s: float) -> list[tuple[QueuedRequest, Place]]:

@@ -224,7 +224,9 @@ class ModelQueues:
         """Notes how many items a second arrive just now, and of what size."""
         self.rate_rps, self.item_bytes = rate_rps, item_bytes
         for buffer in self.buffers:
-            buffer.expect(rate_rps=rate_rps, item_bytes=item_bytes)
+            plan = buffer.plan
+            buffer.rate_rps = rate_rps * plan.share
+            buffer.item_bytes = item_bytes if plan.item_bytes is None else plan.item_bytes
 
     def needs_pricing(self) -> bool:
         """Whether what prices were made from has moved far enough; notes that they are made now."""

@@ -79,9 +79,8 @@ class Outbox:
         place = sending.place
         edge = place.name if place.backend is Backend.EDGE else EDGE_NAME
         attempt = Attempt(place.backend, batch.batch_id, sending.now_s, edge)
+        self.admission.requests -= sum([queued.copies == 0 for queued in members])
         for queued in members:
-            if queued.copies == 0:
-                self.admission.stop_waiting()
             queued.send(attempt)
         self._leave(batch, tuple(members))
         return batch

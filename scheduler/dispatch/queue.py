@@ -250,11 +250,6 @@ class Admission:
         fits = self.body_bytes - without_bytes + body_bytes <= self.max_bytes
         return fits and self.requests - without < self.max_requests
 
-    def take_in(self, body_bytes: int) -> None:
-        """Counts a request that arrived."""
-        self.requests += 1
-        self.body_bytes += body_bytes
-
     def stop_waiting(self) -> None:
         """Counts a request out of those that wait: it was sent, refused or cancelled."""
         self.requests -= 1
@@ -262,7 +257,3 @@ class Admission:
     def wait_again(self) -> None:
         """Counts a request that came back unanswered among those that wait."""
         self.requests += 1
-
-    def release(self, body_bytes: int) -> None:
-        """Frees the bytes of a request that has ended."""
-        self.body_bytes -= body_bytes

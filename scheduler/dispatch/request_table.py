@@ -29,8 +29,9 @@ class RequestTable:
 
     def take_in(self, request: Request) -> QueuedRequest:
         """Counts a request that arrived."""
-        queued = QueuedRequest(request)
-        self.admission.take_in(request.body_bytes)
+        queued, admission = QueuedRequest(request), self.admission
+        admission.requests += 1
+        admission.body_bytes += request.body_bytes
         if self.tenants.shares:
             self.tenants.came(request)
         self.open[request.request_id] = queued
@@ -74,7 +75,7 @@ class RequestTable:
     def _close(self, queued: QueuedRequest, outcome: str) -> None:
         queued.enter(State.ENDED)
         self.outbox.ring.ended(queued.request, self.now_s, outcome)
-        self.admission.release(queued.request.body_bytes)
+        self.admission.body_bytes -= queued.request.body_bytes
         if self.tenants.shares:
             self.tenants.went(queued.request)
         del self.open[queued.request.request_id]

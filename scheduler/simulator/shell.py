@@ -181,20 +181,21 @@ class Simulation:
             messages.append(RequestArrived(requests[i]))
             i += 1
         self._next_request = i
-        for command in self._engine.handle(messages, now_s):
-            if self._keep_commands:
-                self.journal.commands.append((now_s, command))
-            self._perform(command, now_s)
+        commands, answered_by = self._engine.handle(messages, now_s), self.journal.answered_by
+        if self._keep_commands:
+            self.journal.commands += [(now_s, command) for command in commands]
+        for command in commands:
+            if isinstance(command, AnswerRequest):  # the most frequent one
+                self._end(command.request_id, now_s)
+                answered_by[command.request_id] = command.batch_id
+            else:
+                self._perform(command, now_s)
 
     def _later(self, at_s: float, message: Message) -> None:
         heapq.heappush(self._events, (at_s, next(self._sequence), message))
 
     def _perform(self, command: Command, now_s: float) -> None:
-        # The most frequent commands come first: a match tries its cases in order.
         match command:
-            case AnswerRequest():
-                self._end(command.request_id, now_s)
-                self.journal.answered_by[command.request_id] = command.batch_id
             case SendBatch(batch):
                 self._send_batch(batch, now_s)
             case RefuseRequest(request_id, refusal):
