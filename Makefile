@@ -30,7 +30,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test test-slow unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
+.PHONY: demo test test-slow test-page soak-page unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -104,6 +104,13 @@ fuzz: $(FUZZ)/.installed
 fuzz-ci: $(FUZZ)/.installed
 	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz
 	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz.http
+
+# The page at `/` in headless Chromium (apt-get install chromium; a part of test-slow), and half an hour before it.
+test-page: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/page -m slow
+
+soak-page: $(VENV)/.installed
+	EDGEBURST_PAGE_MINUTES=30 $(BIN)/python -m pytest -s tests/page/test_page_load.py
 
 # Real processes around shaped links, in network namespaces; as root, skipped with a sentence otherwise.
 testbed: $(VENV)/.installed

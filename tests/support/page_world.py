@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import random
-import threading
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 from support import stub_fc
-from support.daemon_process import Running, daemon_process, stub_edge_process
+from support.daemon_process import Running, daemon_process, environment, stub_edge_process
 from support.stub_fc import Heard, Say
 
 CONFIG = """
@@ -67,6 +70,11 @@ class Functions:
     """Of every call; another one fails it."""
     drawn: random.Random = field(default_factory=lambda: random.Random(7))
 
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Sets fields."""
+        for name, value in values.items():
+            setattr(self, name, value)
+
     def say(self, heard: Heard) -> Say:
         """Answers one call."""
         if heard.method == "GET":
@@ -88,28 +96,75 @@ class Functions:
         return Say(said.status, said.body, said.headers, hang_s=took_s + 0.02 + (self.cold_s if cold else 0.0))
 
 
-@contextmanager
-def function_endpoint(functions: Functions) -> Iterator[int]:
-    """Serves functions on a loop of its own; yields the port."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
+class Child:
+    """This module as a process: "functions", or "traffic URL RATE"; it ends with `with`."""
+
+    def __init__(self, *arguments: str) -> None:
+        """Stores what it is to do."""
+        self._arguments = arguments
+        self._process: subprocess.Popen[str] | None = None
+        self.said: dict[str, Any] = {}
+        """The first line that it printed."""
+        self.last: dict[str, Any] = {}
+        """The last one."""
+
+    def __enter__(self) -> Child:
+        """Starts it."""
+        command = [sys.executable, "-m", "support.page_world", *self._arguments]
+        self._process = subprocess.Popen(
+            command,
+            env=environment({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.said = json.loads(self._process.stdout.readline())
+        return self
+
+    def tell(self, **values: object) -> None:
+        """Changes what it does."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(values) + "\n")
+        self._process.stdin.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends it."""
+        assert self._process is not None
+        out, _ = self._process.communicate(timeout=90)
+        if out.strip():
+            self.last = json.loads(out.strip().splitlines()[-1])
+
+
+async def told(heard: Callable[[dict[str, Any]], None]) -> None:
+    """Hands lines of JSON on standard input over, until it is closed."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        heard(json.loads(line))
+
+
+async def serve_functions() -> None:
+    """Serves functions until standard input is closed, whose lines change them."""
+    functions = Functions()
 
     def say(heard: Heard) -> Say:
         stub.heard.clear()  # for an hour's traffic it would grow
         return functions.say(heard)
 
-    stub, server, port = asyncio.run_coroutine_threadsafe(stub_fc.start(say), loop).result(30)
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+    stub, server, port = await stub_fc.start(say)
+    print(json.dumps({"port": port}), flush=True)
+    await told(functions.change)
+    server.close()
 
 
-class Traffic:
-    """Requests at random times in a thread of its own, until the end of `with`; refusals and misses are fine."""
+class Senders:
+    """Requests at random times until standard input is closed; refusals and misses are fine."""
 
     def __init__(self, url: str, rate_rps: float, *, seed: int = 3) -> None:
         """Stores where to send, and how many a second."""
@@ -117,20 +172,16 @@ class Traffic:
         self.rate_rps = rate_rps
         self.sent = 0
         self._drawn = random.Random(seed)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), name="traffic", daemon=True)
+        self._over = asyncio.Event()
 
-    def __enter__(self) -> Traffic:
-        """Begins."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends, when what was sent is back."""
+    async def run(self) -> None:
+        """Sends."""
+        print(json.dumps({"sending": True}), flush=True)
+        sending = asyncio.create_task(self._send_all())
+        await told(lambda values: None)
         self._over.set()
-        self._thread.join(60)
+        await sending
+        print(json.dumps({"sent": self.sent}), flush=True)
 
     async def _send_all(self) -> None:
         waiting: set[asyncio.Task[None]] = set()
@@ -144,7 +195,7 @@ class Traffic:
                 waiting.add(task)
                 task.add_done_callback(waiting.discard)
             if waiting:
-                await asyncio.wait(waiting, timeout=30)
+                await asyncio.wait(waiting, timeout=5)
 
     async def _send(self, session: aiohttp.ClientSession) -> None:
         self.sent += 1
@@ -165,13 +216,18 @@ class Traffic:
             await asyncio.sleep(0.2)  # it restarts
 
 
+def traffic(url: str, rate_rps: float) -> Child:
+    """Returns clients that send so many requests a second while `with` lasts."""
+    return Child("traffic", url, str(rate_rps))
+
+
 @dataclass
 class PageWorld:
     """The parts while they run."""
 
     daemon: Running
     edge: Running
-    functions: Functions
+    functions: Child
     config: Path
 
 
@@ -198,9 +254,14 @@ def page_world(
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[PageWorld]:
     """Starts everything but the traffic."""
-    functions = Functions()
     delays = ("--alpha-s", str(alpha_s), "--beta-s", str(beta_s))
-    with function_endpoint(functions) as port, stub_edge_process(*delays) as edge:
-        config = write_config(folder, edge=edge.url, functions=port, slo_s=slo_s, spend=spend, daemon=daemon)
+    with Child("functions") as functions, stub_edge_process(*delays) as edge:
+        config = write_config(
+            folder, edge=edge.url, functions=functions.said["port"], slo_s=slo_s, spend=spend, daemon=daemon
+        )
         with daemon_process(config, environ={**stub_fc.KEYS, **(environ or {})}) as running:
             yield PageWorld(running, edge, functions, config)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_functions() if sys.argv[1] == "functions" else Senders(sys.argv[2], float(sys.argv[3])).run())

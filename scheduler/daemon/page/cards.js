@@ -109,7 +109,7 @@ export function showMoney() {
 
 const closed = (caps) => {
   const why = { hour: "The cap of an hour is reached", day: "The cap of a day is reached", state: "The state folder cannot be used, so no money is leased", lender: "The daemon that lends money does not" }[caps.closed_by] || caps.closed_by;
-  return why + (caps.opens_s ? "; functions are used again at " + clock(caps.opens_s, state.at) : "");
+  return why + (caps.opens_s ? "; functions are used again at " + clock(caps.opens_s, state.at) : ["hour", "day"].includes(caps.closed_by) ? "; not even one batch fits into it" : "");
 };
 
 // Sentences on what is wrong now, each with what would mend it; true first: mild.

@@ -1,7 +1,7 @@
 // The charts: columns of the history, to which seconds are added, with marks where plans and changes were.
 
 import { byId, el } from "./dom.js";
-import { clock, count, known, milliseconds, money, place, rate } from "./format.js";
+import { arrows, clock, count, known, milliseconds, money, place, rate } from "./format.js";
 import { classes, columnsOf, filter, state } from "./store.js";
 
 /* global uPlot */
@@ -50,7 +50,7 @@ function drawings() {
       ...slos.slice(0, 4).map((slo) => ["SLO " + milliseconds(slo), Array(history.points).fill(slo), "ink", { dash: [5, 4] }])] },
     money: { write: money, series: spent.map((name) => [name.slice(6), hourly(name), spentColours[name] || "soft", {}]) },
     rate: { write: rate, series: [["estimate", column("rate"), "accent", {}], ["arrived", arrived, "soft", { thin: true }]], marks: CAUSES.rate },
-    bandwidth: { write: (value) => known(value) ? value.toFixed(1) : "–", series: [["bandwidth", column("bandwidth").map((value) => value === null ? null : value * 8 / 1e6), "accent", {}]], marks: CAUSES.bandwidth },
+    bandwidth: { write: (value) => known(value) ? value >= 10 ? value.toFixed(1) : value.toPrecision(2) : "–", series: [["bandwidth", column("bandwidth").map((value) => value === null ? null : value * 8 / 1e6), "accent", {}]], marks: CAUSES.bandwidth },
     pace: { write: (value) => known(value) ? value.toFixed(2) : "–", series: paces.map((name, index) => [paceName(name), column(name), tints[index % tints.length], {}]), marks: CAUSES.pace, floor: 0.5 },
   };
 }
@@ -86,7 +86,7 @@ function make(id, drawing, zoomed) {
     width: Math.max(200, box.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 6, 0, 0],
     cursor: { sync: { key: SYNC }, points: { size: 5 }, drag: { x: true, y: false } },
     scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(drawing.floor ?? 0, known(high) && high > 0 ? high * 1.08 : 1)] } },
-    axes: [axis({ size: 24, space: 70, values: (_, splits) => splits.map((at) => clock(at, state.at).slice(0, 5) === "" ? "" : shortTime(at)) }), axis({ size: 48, space: 34, values: (_, splits) => splits.map((value) => short(value)) })],
+    axes: [axis({ size: 24, space: 70, values: (_, splits) => splits.map((at) => shortTime(at)) }), axis({ size: 48, space: 34, values: (_, splits) => splits.map((value) => short(value)) })],
     series: [{}, ...drawing.series.map(([name, , tint, how]) => ({
       label: name, stroke: colour(tint), width: how.thin ? 1 : 1.5, dash: how.dash, spanGaps: false, points: { show: false }, fill: how.fill ? colour(tint) : undefined,
       paths: how.fill ? uPlot.paths.stepped({ align: 1 }) : undefined,
@@ -147,7 +147,7 @@ export function drawCharts(zoomed) {
 // The newest change of a chart, in words.
 function found(id, causes) {
   const changes = (state.now.changes || []).filter(([, cause]) => causes.includes(cause)), last = changes[changes.length - 1];
-  byId("found-" + id).textContent = last ? clock(last[0], state.at) + "  " + last[2] : "";
+  byId("found-" + id).textContent = last ? clock(last[0], state.at) + "  " + arrows(last[2]) : "";
 }
 
 export function redraw() {

@@ -20,8 +20,8 @@ export function percent(share, digits = 1) {
 
 export function money(amount) {
   if (!known(amount)) return "–";
-  if (amount === 0) return "0";
   const size = Math.abs(amount);
+  if (size < 1e-9) return "0";
   return size >= 100 ? amount.toFixed(0) : size >= 1 ? amount.toFixed(2) : size >= 0.01 ? amount.toFixed(4) : amount.toPrecision(2);
 }
 
@@ -41,6 +41,10 @@ export function clock(at_s, now_s) {
   if (!known(at_s)) return "–";
   return Math.abs(now_s - at_s) > 43200 ? DAY.format(at_s * 1000) : TIME.format(at_s * 1000);
 }
+
+export const megabits = (bytes) => !known(bytes) ? "–" : (bytes * 8 / 1e6).toFixed(bytes > 1.25e6 ? 1 : 3) + " Mbit/s";
+
+export const arrows = (text) => text.replaceAll("->", "→");
 
 export const place = (name) => name === "function" ? "functions" : name.replace(/^function:/, "tier ").replace(/^edge:main$/, "edge").replace(/^edge:/, "edge ");
 

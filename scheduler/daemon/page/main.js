@@ -12,13 +12,15 @@ import * as tables from "./tables.js";
 
 const { state, filter } = store;
 const SPANS = [["15 min", 900, 0], ["2 h", 7200, 60000], ["24 h", 86400, 120000], ["7 days", 604800, 600000]];
-const HOUR_MS = 30000;
+const HOUR_MS = 30000, LEAST_S = 180;
 let spanned = 0, zoom = null, range = null, hour = null, asked = 0, rangeAt = 0, hourAt = 0, alive = false;
 
-const rangeText = () => zoom ? "the span that is shown" : "the last " + SPANS[spanned][0].replace("15", "15");
+const rangeText = () => zoom ? "the span that is shown" : "the last " + SPANS[spanned][0];
 
 async function loadRange() {
-  const mine = ++asked, [from, to] = zoom || [state.at + 1 - SPANS[spanned][1], state.at + 1];
+  const mine = ++asked, to = zoom ? zoom[1] : state.at + 1;
+  // No more than there is, but not so little that every wobble looks large.
+  const from = zoom ? zoom[0] : Math.max(to - SPANS[spanned][1], Math.min(to - LEAST_S, state.begins_s ?? to));
   rangeAt = Date.now();
   const found = await json("v1/history?from=" + Math.max(0, from) + "&to=" + to + store.query());
   if (mine !== asked) return;
@@ -90,8 +92,8 @@ function showFilters() {
     ["tenant", "Tenant", site.tenants.length ? [...site.tenants, "other"] : [], String], ["place", "Place", [...site.edges.map((name) => "edge:" + name), ...site.tiers.map((name) => "function:" + name)], place],
   ].filter(([, , values]) => values.length > 1);
   fill("filters", choices.map(([name, , values]) => [name, values]), () => choices.map(([name, text, values, worded]) => {
-    const select = el("select", { "data-id": "filter-" + name, onchange: (event) => { filter[name] = event.target.value; changed(); } }, el("option", { value: "" }, "all"), ...values.map((value) => el("option", { value, selected: value === filter[name] }, worded(value))));
-    return el("label", {}, text, select);
+    const select = el("select", { id: "filter-" + name, "data-id": "filter-" + name, onchange: (event) => { filter[name] = event.target.value; changed(); } }, el("option", { value: "" }, "all"), ...values.map((value) => el("option", { value, selected: value === filter[name] }, worded(value))));
+    return el("span", {}, el("label", { for: "filter-" + name }, text), " ", select);
   }));
 }
 

@@ -3,10 +3,10 @@
 import { byId, el } from "./dom.js";
 import { clock, count, milliseconds, money, place } from "./format.js";
 import { filter, state } from "./store.js";
-import { LEFT, REASONS, worded } from "./words.js";
+import { LEFT, worded } from "./words.js";
 
 const [NUMBER, BATCH, PLACE, MODEL, ITEMS, SENT, WAIT, SERVICE, ELAPSED, LEFT_BY, REASON, COST, START, ERROR, REQUEST] = Array.from({ length: 15 }, (_, index) => index);
-const ROW = 46, LEFT_SPACE = 108, SPAN_S = 60, BOTTOM = 18, LANES = 4, SLACK_S = 0.02;
+const ROW = 46, LEFT_SPACE = 108, SPAN_S = 60, BOTTOM = 18, LANES = 4, SLACK_S = 0.02, FEW = 0.04;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 let canvas = null, drawn = [], chosen = null, explain = () => {};
 
@@ -19,7 +19,10 @@ export function prepare(open) {
   canvas.addEventListener("keydown", (event) => {
     const rows = shown(), at = rows.findIndex((row) => row[NUMBER] === chosen);
     const to = { ArrowLeft: at < 0 ? rows.length - 1 : at - 1, ArrowRight: at < 0 ? rows.length - 1 : at + 1, Home: 0, End: rows.length - 1 }[event.key];
-    if (event.key === "Enter" && current()) ask(current());
+    if (event.key === "Enter" && current()) {
+      event.preventDefault();  // else it also presses the button that gets the focus
+      ask(current());
+    }
     if (to === undefined || !rows.length) return;
     event.preventDefault();
     chosen = rows[Math.max(0, Math.min(rows.length - 1, to))][NUMBER];
@@ -51,7 +54,6 @@ export function words(row) {
     row[SERVICE] === null ? "back after " + milliseconds(row[ELAPSED]) : "service " + milliseconds(row[SERVICE]) + " of " + milliseconds(row[ELAPSED]),
     row[LEFT_BY] ? "left as " + worded(LEFT, row[LEFT_BY]) : "", on ? "" : money(row[COST]) + " " + ((state.now.money || {}).currency || ""),
     row[START] ? row[START] + " start" : "", row[ERROR] ? "failed: " + row[ERROR] : "",
-    row[REASON] ? "decided by " + row[REASON] + (REASONS[row[REASON]] ? "" : "") : "",
   ];
   return parts.filter(Boolean).join(" · ");
 }
@@ -75,17 +77,18 @@ function rowsOf() {
   return places.filter((name) => !filter.place || name === filter.place);
 }
 
-// How many batches were on their way at once, at most; those that overlap by the way there and back are not.
+// How many batches were on their way at once; those that overlap by the way there and back are not, and single ones do not count.
 function lanesOf(own) {
-  const ends = [];
-  let most = 1;
+  const ends = [], counts = Array(own.length).fill(0);
   for (const row of own) {
     while (ends.length && ends[0] <= row[SENT] + SLACK_S) ends.shift();
     ends.push(row[SENT] + row[ELAPSED] / 1000);
     ends.sort((a, b) => a - b);
-    most = Math.max(most, ends.length);
+    counts[Math.min(LANES, ends.length) - 1]++;
   }
-  return Math.min(LANES, most);
+  let lanes = LANES;
+  for (let seen = 0; lanes > 1 && (seen += counts[lanes - 1] || 0) <= FEW * own.length; lanes--);
+  return lanes;
 }
 
 export function draw() {

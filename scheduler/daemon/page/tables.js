@@ -1,11 +1,12 @@
 // The lists and tables below the charts.
 
 import { el, facts, fill, none, table } from "./dom.js";
-import { clock, count, known, milliseconds, money, percent, place, span } from "./format.js";
+import { arrows, clock, count, known, megabits, milliseconds, money, percent, place, span } from "./format.js";
 import { ended, filter, shareWithin, state, wanted } from "./store.js";
 import { OUTCOMES, worded } from "./words.js";
 
 const KINDS = { rate: "arrival rate", bandwidth: "uplink", "edge-service": "edge", "function-service": "function", "function-start": "cold starts" };
+const FOUND = { rate: "another arrival rate", bandwidth: "another uplink", "edge-service": "another speed of the edge", "function-service": "another speed of a function", "function-start": "another length of cold starts" };
 const ENDS_SHOWN = 60;
 const several = () => state.site.classes.length > 1;
 
@@ -13,10 +14,10 @@ export function showPlan() {
   const plan = state.now.plan, row = (state.now.plans || []).at(-1);
   fill("plan", [plan, row, Math.round((state.at - (plan || {}).made_s) / 60)], () => {
     if (!plan) return none("There is no plan yet.");
-    const cause = KINDS[row[2]] ? "another " + KINDS[row[2]] + " was found" : { start: "the start", expiry: "its age", limits: "limits", settings: "the configuration", quota: "the provider's quota" }[row[2]] || row[2];
+    const cause = FOUND[row[2]] ? FOUND[row[2]] + " was found" : { start: "the start", expiry: "its age", limits: "limits", settings: "the configuration", quota: "the provider's quota" }[row[2]] || row[2];
     return [
       el("p", {}, "Plan " + plan.id + ", since " + clock(plan.made_s, state.at) + " (" + span(Math.max(0, state.at - plan.made_s)) + "), because of " + cause + "."),
-      el("p", { class: "note" }, row[3]),
+      el("p", { class: "note" }, arrows(row[3])),
       ...plan.groups.flatMap((group) => [
         plan.groups.length > 1 ? el("h3", {}, group.model) : null,
         facts([
@@ -37,7 +38,7 @@ export function showChanges() {
   const changes = (state.now.changes || []).map(([at, cause, detail]) => [at, KINDS[cause] || cause, detail]);
   const plans = (state.now.plans || []).map(([id, at, cause, detail]) => [at, "plan " + id, (KINDS[cause] ? "" : cause + ": ") + detail]);
   const rows = [...changes, ...plans].sort((a, b) => b[0] - a[0]).slice(0, 50);
-  fill("changes", rows, () => rows.length ? table([["When", "t"], "What", "From what to what"], rows.map(([at, what, detail]) => [clock(at, state.at), what, detail]), "Changes found and plans, newest first") : none("Nothing was found to change since the start."));
+  fill("changes", rows, () => rows.length ? table([["When", "t"], "What", "From what to what"], rows.map(([at, what, detail]) => [clock(at, state.at), what, arrows(detail)]), "Changes found and plans, newest first") : none("Nothing was found to change since the start."));
 }
 
 export function showEnds(explain) {
@@ -56,9 +57,9 @@ export function showClasses(hour) {
   const budgets = new Map((state.now.budgets || []).map(([model, cls, balance, missed, saved]) => [model + " " + cls, [balance, missed, saved]]));
   const rows = state.site.classes.filter((each) => (!filter.model || each.model === filter.model) && (!filter.class || each.class === filter.class)).map((each) => {
     const row = hour?.classes.find(({ names }) => names[0] === each.model && names[1] === each.class), share = row && ended(row) ? row.within / ended(row) : null, [balance, missed] = budgets.get(each.model + " " + each.class) || [];
-    return [each.model, each.class, milliseconds(1000 * each.slo_s), percent(each.objective), [percent(share, 2), known(share) ? share >= each.objective ? "good" : "bad" : ""], ...(row ? row.p_ms : [null, null, null]).map(milliseconds), known(balance) ? balance.toFixed(1) : "–", count(missed)];
+    return [each.model + " · " + each.class, milliseconds(1000 * each.slo_s), percent(each.objective), [percent(share, 2), known(share) ? share >= each.objective ? "good" : "bad" : ""], ...(row ? row.p_ms : [null, null, null]).map(milliseconds), known(balance) ? balance.toFixed(1) : "–", count(missed)];
   });
-  fill("classes", rows, () => table(["Model", "Class", ["SLO", "n"], ["Objective", "n"], ["This hour", "n"], ["p50", "n"], ["p95", "n"], ["p99", "n"], ["Misses left", "n"], ["On purpose", "n"]], rows, "Classes, this hour"));
+  fill("classes", rows, () => table(["Class", ["SLO", "n"], ["Objective", "n"], ["This hour", "n"], ["p50", "n"], ["p95", "n"], ["p99", "n"], ["Misses left", "n"], ["On purpose", "n"]], rows, "Classes, this hour"));
 }
 
 export function showPlaces(hour) {
@@ -79,7 +80,7 @@ export function showPlaces(hour) {
   fill("places", [rows, bandwidth, rtt, quotas, limits, flying, queued, state.now.own_ms], () => [
     table(["Place", "State", ["In flight", "n"], "Service, times profile", ["Cold, last minute", "n"], ["Answered this hour", "n"], "Batches left most because"], rows, "Places"),
     facts([
-      state.site.tiers.length ? ["Uplink to the functions", (known(bandwidth) ? (bandwidth * 8 / 1e6).toFixed(1) + " Mbit/s" : "no limit seen") + ", round trip " + milliseconds(1000 * rtt)] : null,
+      state.site.tiers.length ? ["Uplink to the functions", (known(bandwidth) ? megabits(bandwidth) : "no limit seen") + ", round trip " + milliseconds(1000 * rtt)] : null,
       state.site.tiers.length ? ["Throttled by the provider", quotas.length ? quotas.map((each) => (each.tier || "account") + ": " + each.granted + " at once").join(", ") : "no", quotas.length ? "bad" : ""] : null,
       ["The daemon's own latency, p50 and p99", (state.now.own_ms || []).map(milliseconds).join(", ") || "–"],
     ]),
