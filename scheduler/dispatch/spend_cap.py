@@ -268,7 +268,13 @@ class SpendCap:
         return max(opens_s, default=now_s)
 
     def closing(self, cost: float, now_s: float) -> tuple[str, float | None]:
-        """Returns what forbids a batch of that cost now, and in how many seconds it is allowed; None: not known."""
+        """Returns what forbids a batch of that cost now, and in how many seconds it is allowed; None: not known.
+
+        A ledger that leases no more forbids it even while a little is left of what it leased before.
+        """
+        lease = self.lease
+        if self.capped and lease is not None and lease.dry:
+            return lease.closed_by, max(0.0, lease.opens_at_s - now_s)
         closed_by = self.closed_by(cost, now_s)
         opens_in_s = self.reopens_at_s(cost, now_s) - now_s if closed_by else math.inf
         return closed_by, max(0.0, opens_in_s) if math.isfinite(opens_in_s) else None

@@ -67,8 +67,8 @@ class Spending:
         """Returns what was spent up to now, as the engine's statistics show it."""
         ledger = self.side.ledger
         ledger.idle.pass_time(now_s)
-        cheapest = min([self.side.max_cost(b, 1) for q in self.lanes.all for b in q.buffers if b.cap], default=0.0)
-        closed_by, opens_in_s = ledger.cap.closing(cheapest, now_s)
+        planned = [self.side.max_cost(b, b.target) for q in self.lanes.all for b in q.buffers if b.cap]
+        closed_by, opens_in_s = ledger.cap.closing(min(planned, default=0.0), now_s)
         return {
             "spent": ledger.spent,
             "leased": self.left,

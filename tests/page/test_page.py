@@ -216,7 +216,7 @@ def test_an_infeasible_plan_and_a_missing_edge_are_said_with_what_mends_them(chr
 def test_a_reached_cap_says_when_it_reopens(chromium: Any, tmp_path: Path) -> None:
     # An edge that is far too slow for the traffic, and money for a few batches.
     with (
-        page_world(tmp_path, alpha_s=0.5, spend="per_hour = 0.0015") as world,
+        page_world(tmp_path, alpha_s=0.5, spend="per_hour = 0.001", tenants="") as world,
         tab(chromium, world.daemon.url) as opened,
         traffic(world.daemon.url, 30.0),
     ):

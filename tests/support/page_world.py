@@ -24,7 +24,6 @@ CONFIG = """
 [daemon]
 port = {port}
 state = "state"
-{daemon}
 [explain]
 ring = 20000
 [spend]
@@ -36,11 +35,7 @@ endpoint = "127.0.0.1:{functions}"
 protocol = "http"
 access_key_id_env = "TEST_KEY_ID"
 access_key_secret_env = "TEST_KEY_SECRET"
-[[tenant]]
-name = "lab"
-share = 3
-[[tenant]]
-name = "shop"
+{tenants}
 [[model]]
 name = "digits"
 edge_profile = "orin-resnet50"
@@ -56,6 +51,15 @@ name = "1gb"
 function = "digits"
 profile = "fc-resnet50-1gb"
 memory_gb = 1.0
+"""
+
+
+TENANTS = """
+[[tenant]]
+name = "lab"
+share = 3
+[[tenant]]
+name = "shop"
 """
 
 
@@ -232,12 +236,19 @@ class PageWorld:
 
 
 def write_config(
-    folder: Path, *, edge: str, functions: int, port: int = 0, slo_s: float = 1.0, spend: str = "", daemon: str = ""
+    folder: Path,
+    *,
+    edge: str,
+    functions: int,
+    port: int = 0,
+    slo_s: float = 1.0,
+    spend: str = "",
+    tenants: str = TENANTS,
 ) -> Path:
     """Writes a daemon's configuration."""
     (folder / "state").mkdir(exist_ok=True)
     path = folder / "edgeburst.toml"
-    values = {"edge": edge, "functions": functions, "port": port, "slo_s": slo_s, "spend": spend, "daemon": daemon}
+    values = {"edge": edge, "functions": functions, "port": port, "slo_s": slo_s, "spend": spend, "tenants": tenants}
     path.write_text(CONFIG.format(**values), encoding="utf-8")
     return path
 
@@ -248,7 +259,7 @@ def page_world(
     *,
     slo_s: float = 1.0,
     spend: str = "per_hour = 50.0",
-    daemon: str = "",
+    tenants: str = TENANTS,
     alpha_s: float = 0.045,
     beta_s: float = 0.009,
     environ: Mapping[str, str] | None = None,
@@ -257,7 +268,7 @@ def page_world(
     delays = ("--alpha-s", str(alpha_s), "--beta-s", str(beta_s))
     with Child("functions") as functions, stub_edge_process(*delays) as edge:
         config = write_config(
-            folder, edge=edge.url, functions=functions.said["port"], slo_s=slo_s, spend=spend, daemon=daemon
+            folder, edge=edge.url, functions=functions.said["port"], slo_s=slo_s, spend=spend, tenants=tenants
         )
         with daemon_process(config, environ={**stub_fc.KEYS, **(environ or {})}) as running:
             yield PageWorld(running, edge, functions, config)

@@ -186,3 +186,20 @@ def test_the_last_of_the_money_is_kept_from_low_priority_only_where_that_is_the_
 
 def test_the_settings_words_are_the_words_of_the_decision() -> None:
     assert {word.value for word in OverCap} == {"serve-late", "refuse-low-priority", "edge-only"}
+
+
+def test_what_closes_the_caps_and_when_they_open_is_told() -> None:
+    cap = SpendCap(per_hour=1.0)
+    assert cap.closing(0.2, 0.0) == ("", None)
+    cap.book(0.9, at_s=0.0)
+    assert cap.closing(0.2, 10.0) == ("hour", 3650.0)
+    assert [(each.window, each.cap, each.spent) for each in cap.figures(10.0)] == [("hour", 1.0, 0.9)]
+    assert cap.closing(2.0, 10.0) == ("hour", None), "it never fits"
+    leased = SpendCap()
+    leased.configure(per_hour=1.0, per_day=None, leased="state")
+    assert leased.closing(0.1, 5.0) == ("state", 0.0), "nothing is leased yet"
+    assert leased.lease is not None
+    leased.lease.grant(0.3, closed_by="hour", opens_at_s=65.0)
+    assert leased.closing(0.1, 5.0) == ("hour", 60.0)
+    leased.lease.grant(0.3, closed_by="", opens_at_s=0.0)
+    assert leased.closing(0.1, 5.0) == ("", None)

@@ -100,7 +100,7 @@ export function showMoney() {
         ["Today", amount(all)],
         ["of it cold starts", of("cold starts")],
         ["of it provisioned", of("provisioned")],
-        ["Saved against all by function", saved ? amount(saved) + (without > 0 ? ", " + percent(saved / without, 0) : "") : "–", saved ? "good" : null],
+        ["Saved against functions alone", saved ? amount(saved) + (without > 0 ? ", " + percent(saved / without, 0) : "") : "–", saved ? "good" : null],
         caps.caps.length ? null : ["Spend cap", "none"],
       ]),
     ];

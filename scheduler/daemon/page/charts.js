@@ -46,7 +46,8 @@ function drawings() {
     requests: { write: rate, series: [
       ["refused", parts[2], "bad-fill", { fill: true }, perSecond("refused")], ["functions", parts[1], "function-fill", { fill: true }, perSecond("function")],
       ["edge", parts[0], "edge-fill", { fill: true }, perSecond("edge")], ["arrived", arrived, "ink", { thin: true }]] },
-    latency: { write: milliseconds, series: [["p99", column("p99_ms"), "bad-fill", {}], ["p95", column("p95_ms"), "accent", {}], ["p50", column("p50_ms"), "edge-fill", {}],
+    // A far larger SLO of another class does not flatten what there is.
+    latency: { write: milliseconds, top: 1.15 * Math.max(...slos.slice().sort((a, b) => a - b).slice(0, 1), ...column("p99_ms").filter(known), 1), series: [["p99", column("p99_ms"), "bad-fill", {}], ["p95", column("p95_ms"), "accent", {}], ["p50", column("p50_ms"), "edge-fill", {}],
       ...slos.slice(0, 4).map((slo) => ["SLO " + milliseconds(slo), Array(history.points).fill(slo), "ink", { dash: [5, 4] }])] },
     money: { write: money, series: spent.map((name) => [name.slice(6), hourly(name), spentColours[name] || "soft", {}]) },
     rate: { write: rate, series: [["estimate", column("rate"), "accent", {}], ["arrived", arrived, "soft", { thin: true }]], marks: CAUSES.rate },
@@ -83,9 +84,9 @@ function make(id, drawing, zoomed) {
   const box = byId("chart-" + id), key = el("div", { class: "chart-key" }), chart = { drawing, key, marks: drawing.marks, plans: id === "requests" };
   const axis = (more) => ({ stroke: colour("soft"), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, DejaVu Sans, sans-serif", ...more });
   const options = {
-    width: Math.max(200, box.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 6, 0, 0],
+    width: Math.max(200, box.clientWidth), height: HEIGHT, legend: { show: false }, padding: [8, 18, 0, 0],
     cursor: { sync: { key: SYNC }, points: { size: 5 }, drag: { x: true, y: false } },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(drawing.floor ?? 0, known(high) && high > 0 ? high * 1.08 : 1)] } },
+    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(chart.drawing.floor ?? 0, chart.drawing.top ?? (known(high) && high > 0 ? high * 1.08 : 1))] } },
     axes: [axis({ size: 24, space: 70, values: (_, splits) => splits.map((at) => shortTime(at)) }), axis({ size: 48, space: 34, values: (_, splits) => splits.map((value) => short(value)) })],
     series: [{}, ...drawing.series.map(([name, , tint, how]) => ({
       label: name, stroke: colour(tint), width: how.thin ? 1 : 1.5, dash: how.dash, spanGaps: false, points: { show: false }, fill: how.fill ? colour(tint) : undefined,

@@ -12,7 +12,7 @@ import * as tables from "./tables.js";
 
 const { state, filter } = store;
 const SPANS = [["15 min", 900, 0], ["2 h", 7200, 60000], ["24 h", 86400, 120000], ["7 days", 604800, 600000]];
-const HOUR_MS = 30000, LEAST_S = 180;
+const SUMS_MS = 10000, LEAST_S = 180;
 let spanned = 0, zoom = null, range = null, hour = null, asked = 0, rangeAt = 0, hourAt = 0, alive = false;
 
 const rangeText = () => zoom ? "the span that is shown" : "the last " + SPANS[spanned][0];
@@ -31,9 +31,16 @@ async function loadRange() {
   show();
 }
 
-async function loadHour() {
+const summaryOf = async (from, to) => (await json("v1/history?columns=0&from=" + Math.max(0, from) + "&to=" + to + store.query())).summary;
+
+// The sums of the last hour, and of the span that is shown where its charts go on by themselves.
+async function loadSums() {
   hourAt = Date.now();
-  hour = (await json("v1/history?columns=0&from=" + Math.max(0, state.at - 3600) + "&to=" + (state.at + 1) + store.query())).summary;
+  const mine = asked, to = state.at + 1;
+  hour = await summaryOf(to - 3600, to);
+  if (zoom || SPANS[spanned][2]) return;
+  const found = await summaryOf(to - SPANS[spanned][1], to);
+  if (mine === asked) range = found;
 }
 
 const quietly = (work) => work().catch(() => {});
@@ -114,7 +121,7 @@ function changed() {
   if (!state.at) return;
   show();
   quietly(loadRange);
-  quietly(() => loadHour().then(show));
+  quietly(() => loadSums().then(show));
 }
 
 function begin(snapshot) {
@@ -122,14 +129,14 @@ function begin(snapshot) {
   showAlive();
   show();
   quietly(loadRange);
-  quietly(() => loadHour().then(show));
+  quietly(() => loadSums().then(show));
 }
 
 function next(event) {
   store.next(event);
   if (!zoom) addSecond(event.at, event.second);
   if (!zoom && SPANS[spanned][2] && Date.now() - rangeAt > SPANS[spanned][2]) quietly(loadRange);
-  if (Date.now() - hourAt > HOUR_MS) quietly(loadHour);
+  if (Date.now() - hourAt > SUMS_MS) quietly(loadSums);
   if (!document.hidden) show();
 }
 

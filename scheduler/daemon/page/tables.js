@@ -3,7 +3,7 @@
 import { el, facts, fill, none, table } from "./dom.js";
 import { arrows, clock, count, known, megabits, milliseconds, money, percent, place, span } from "./format.js";
 import { ended, filter, shareWithin, state, wanted } from "./store.js";
-import { OUTCOMES, worded } from "./words.js";
+import { GATES, OUTCOMES, worded } from "./words.js";
 
 const KINDS = { rate: "arrival rate", bandwidth: "uplink", "edge-service": "edge", "function-service": "function", "function-start": "cold starts" };
 const FOUND = { rate: "another arrival rate", bandwidth: "another uplink", "edge-service": "another speed of the edge", "function-service": "another speed of a function", "function-start": "another length of cold starts" };
@@ -46,7 +46,7 @@ export function showEnds(explain) {
   fill("ends", [rows, filter], () => rows.length ? table([["When", "t"], "What happened", "Request", "Model, class", "Tenant", "Place", ["Latency", "n"], ["SLO", "n"]], rows.map((row) => {
     const [, request, at, kind, name, latency, slo, reason] = row, [model, cls, tenant, where] = state.names[name];
     return [
-      clock(at, state.at), [kind === "late" ? "answered late" : worded(OUTCOMES, kind) + (reason ? " (" + reason + ")" : ""), kind === "late" ? "warn" : "bad"],
+      clock(at, state.at), [kind === "late" ? "answered late" : worded(OUTCOMES, kind) + (reason ? " (" + worded(GATES, reason) + ")" : ""), kind === "late" ? "warn" : "bad"],
       request === null ? "–" : el("button", { type: "button", "data-id": "end-" + request, onclick: () => explain(request) }, "Why " + request + "?"),
       model + ", " + cls, tenant || "–", where ? place(where) : "–", milliseconds(latency), known(slo) && slo ? milliseconds(slo) : "–",
     ];
