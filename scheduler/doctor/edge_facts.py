@@ -203,4 +203,5 @@ def timed_calls(call: Callable[[int], float], count: int) -> Calls:
 
 def _why(error: requests.RequestException) -> str:
     meaning = lost(error)
-    return meaning.what.removeprefix("cannot be reached: ") if meaning is not None else type(error).__name__
+    what = "" if meaning is None else meaning.what.removeprefix("cannot be reached").removeprefix(": ")
+    return what or "nothing listens there, or a firewall is between"
