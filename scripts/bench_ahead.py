@@ -63,7 +63,7 @@ class Figures:
 
     Attributes:
         busy: share of the time for which the device works.
-        answers: requests that the edge answered within the SLO, a second.
+        answers: requests that the edge answered, a second; late ones are refused by the daemon.
         within: share of all requests within the SLO.
         lost: requests without an answer that were not refused.
     """
@@ -200,7 +200,8 @@ def _figures(options: argparse.Namespace, arrivals_s: list[float], outcomes: lis
     lost = [o for o in outcomes if o.right is False or (o.right is None and not refused.match(o.error))]
     for outcome in lost[:3]:
         print(f"  lost: {outcome.error or 'a wrong answer'}", file=sys.stderr)
-    return Figures(busy, good / (options.duration_s - WARM_S), good / max(1, len(ours)), len(lost))
+    answered = sum([bool(outcome.right) for outcome in ours])
+    return Figures(busy, answered / (options.duration_s - WARM_S), good / max(1, len(ours)), len(lost))
 
 
 def _metric(text: str, name: str) -> float:

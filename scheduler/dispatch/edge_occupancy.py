@@ -99,14 +99,16 @@ class EdgeOccupancy:
         if self.batch_id is None or not self.lead_s:
             return now_s + service_s
         in_flight_s = max(self.predicted_finish_s, now_s + (now_s - self.predicted_finish_s))
-        return max(now_s + self.lead_s, in_flight_s) + max(0.0, service_s - self.lead_s)
+        lead_s = min(self.lead_s, service_s)
+        return max(now_s + lead_s, in_flight_s) + service_s - lead_s
 
     def occupy(self, *, batch_id: int, now_s: float, finish_s: float) -> None:
         """Notes that a batch was sent."""
         if self.batch_id is None:
             self.batch_id, self.sent_at_s, self.predicted_finish_s, self.behind_s = batch_id, now_s, finish_s, 0.0
             return
-        self.ahead_id, self.ahead_sent_at_s, self.ahead_at_device_s = batch_id, now_s, now_s + self.lead_s
+        self.ahead_id, self.ahead_sent_at_s = batch_id, now_s
+        self.ahead_at_device_s = min(now_s + self.lead_s, finish_s)
         self.ahead_work_s = max(0.0, finish_s - max(self.ahead_at_device_s, self.predicted_finish_s))
         if self.measures_next:
             self.lead_s = 0.0

@@ -24,6 +24,7 @@ from scheduler.daemon import assembly, front, runner, serve
 from scheduler.daemon.backends import edge as edge_module
 from scheduler.daemon.backends import function as function_module
 from scheduler.daemon.config import config as config_module
+from scheduler.daemon.history import feed as history_feed
 from scheduler.daemon.state import keeper
 from scheduler.daemon.state.store import Store
 from scheduler.planner.catalogue.prices import load_sheet
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from scripts.support.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
+
+
+async def _no_history(_: history_feed.Feed) -> None:
+    """Keeps none."""
+    await asyncio.Event().wait()
+
 
 EPOCH_S = 1.7e9
 """The wall clock when a world begins."""
@@ -251,6 +258,7 @@ def replacements(world: World) -> Iterator[None]:
         (assembly, "Engine", partial(WatchedEngine, world=world)),
         (assembly, "datetime", SimpleNamespace(now=machine.date)),
         (runner, "EngineDriver", partial(WatchedDriver, world=world)),
+        (history_feed.Feed, "run", _no_history),  # it would stop each second of a time that leaps
         (keeper, "DaemonThreads", threads),
         (keeper, "Store", partial(Store, wall_clock=machine.wall_s, elapsed=machine.elapsed_s)),
         (function_module, "DaemonThreads", threads),

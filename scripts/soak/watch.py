@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scheduler.control import Control
 from scheduler.daemon.engine_driver import EngineDriver
+from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.second_tries import MOST_ATTEMPTS
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.bills import bill_of, expected_bill
@@ -46,9 +47,11 @@ MOST_CALLS = 20_000
 class WatchedEngine(Engine):
     """The engine of a world. Another one beside it gets the same messages, and is never asked for its next wake-up."""
 
-    def __init__(self, settings: EngineSettings, control: Control, *, world: World) -> None:
+    def __init__(
+        self, settings: EngineSettings, control: Control, ring: DecisionRing | None = None, *, world: World
+    ) -> None:
         """Makes the engine, and in some worlds the other one."""
-        super().__init__(settings, control)
+        super().__init__(settings, control, ring)
         self._world = world
         self._twin = Engine(settings, Control(settings)) if world.twins else None
         world.watch = Watch(world, self, settings)

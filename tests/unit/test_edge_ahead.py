@@ -279,3 +279,9 @@ def test_an_edge_that_says_how_many_it_serves_keeps_its_lead() -> None:
     assert engine.statistics().edges[0].parallel == 3
     assert {slot.occupancy.lead_s for slot in engine._edges.slots} == {engine.statistics().edges[0].ahead_s}
     assert engine.statistics().edges[0].ahead_s == pytest.approx(LEAD_S)
+
+
+def test_a_lead_longer_than_a_batch_makes_no_forecast_longer_than_that() -> None:
+    slot = EdgeOccupancy(lead_s=50.0)
+    slot.occupy(batch_id=1, now_s=0.0, finish_s=0.5)
+    assert slot.finish_s(now_s=0.1, service_s=0.2) == pytest.approx(0.5)
