@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from configparser import ConfigParser
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from scheduler.daemon.history.feed import Feed
 from scheduler.daemon.http import page
 from scheduler.explain.words import CAUSES, GATES, LEFT, OUTCOMES, QUEUES, REASONS
 
+ROOT = Path(__file__).parents[2]
 READER, CAMERA = "secret-of-the-reader", "secret-of-the-camera"
 CONFIG = """
 [daemon]
@@ -109,6 +111,13 @@ class TestFiles:
             addresses = set(re.findall(r"https?://[^\"'\s)]+", body.decode()))
             assert addresses <= {"http://www.w3.org/2000/svg"}, name
             assert len(body.decode().splitlines()) < 400, name
+
+    def test_the_package_has_them(self) -> None:
+        settings = ConfigParser()
+        settings.read(ROOT / "setup.cfg", encoding="utf-8")
+        patterns = settings["options.package_data"]["scheduler"].split()
+        packed = {path.name for pattern in patterns for path in (ROOT / "scheduler").glob(pattern)}
+        assert set(page.page_files()) - packed == {"words.js"}, "which is made as the daemon runs"
 
     def test_uplot_has_its_licence(self, daemon: Served) -> None:
         licence = requests.get(f"{daemon.url}/page/uplot-license.txt", timeout=10).text
