@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from scheduler.daemon.config import config as config_module
 from scheduler.daemon.history import feed as history_feed
 from scheduler.daemon.state import keeper
 from scheduler.daemon.state.store import Store
+from scheduler.daemon.threads import DaemonThreads
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.site.plan import best_plan
 from scripts.soak import functions as functions_module
@@ -239,6 +241,12 @@ class Log(logging.Handler):
             self._world.fail(f"{event}: {type(raised).__name__}: {raised}", cause=raised)
 
 
+def _with_threads() -> list[Any]:
+    """Returns the daemon's modules that start threads."""
+    daemons = [module for name, module in sys.modules.items() if name.startswith("scheduler.daemon.")]
+    return [module for module in daemons if vars(module).get("DaemonThreads") is DaemonThreads]
+
+
 @contextmanager
 def replacements(world: World) -> Iterator[None]:
     """Replaces what the daemon takes from the operating system, for as long as a world runs."""
@@ -253,15 +261,11 @@ def replacements(world: World) -> Iterator[None]:
         (serve, "Signals", Signals),
         (serve, "Front", partial(Front, world=world)),
         (serve, "app_runner", lambda *_, **__: None),
-        (serve, "DaemonThreads", threads),
-        (assembly, "DaemonThreads", threads),
         (assembly, "Engine", partial(WatchedEngine, world=world)),
         (assembly, "datetime", SimpleNamespace(now=machine.date)),
         (runner, "EngineDriver", partial(WatchedDriver, world=world)),
         (history_feed.Feed, "run", _no_history),  # it would stop each second of a time that leaps
-        (keeper, "DaemonThreads", threads),
         (keeper, "Store", partial(Store, wall_clock=machine.wall_s, elapsed=machine.elapsed_s)),
-        (function_module, "DaemonThreads", threads),
         (function_module, "FunctionCaller", lambda *_, **__: Caller(world.functions)),
         (function_module, "probe_uplink", lambda **_: functions_module.probe_uplink(world.functions)),
         (function_module, "_warn_of_proxies", lambda *_: None),
@@ -269,6 +273,8 @@ def replacements(world: World) -> Iterator[None]:
         (edge_module.EdgeBackend, "_new_session", lambda *_, **__: Session(world.edge)),
         (edge_module.EdgeBackend, "_new_calls", lambda *_: Calls(world.edge)),
     ]
+    # A real thread would be waited for in virtual time, which leaps meanwhile.
+    replaced += [(module, "DaemonThreads", threads) for module in _with_threads()]
     if world.script.seed % 8 != 4:
         # The planner is pure and has tests of its own; in most worlds its quick plans are enough.
         replaced.append((assembly, "best_plan", partial(best_plan, at_once=True)))

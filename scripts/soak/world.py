@@ -189,6 +189,8 @@ class World(Weather):
             running = loop.create_task(self.daemon.run(), name="daemon")
             running.add_done_callback(lambda _: None if self.machine.dead else loop.stop())
             player = loop.create_task(self._play(), name="player")
+            # Without it the daemon would serve for ever.
+            player.add_done_callback(lambda _: loop.stop() if not self.machine.dead and _fell(player) else None)
             try:
                 loop.run_forever()
             except NothingLeft as error:
@@ -201,7 +203,7 @@ class World(Weather):
     def _end_of_life(self, loop: VirtualLoop, running: asyncio.Task[int], player: asyncio.Task[None]) -> None:
         if self._violation is not None or self._killed:
             return
-        if player.done() and player.exception() is not None:
+        if _fell(player):
             raise player.exception() or Violation("the player failed")
         error = running.exception()
         if error is not None:
@@ -342,8 +344,8 @@ class World(Weather):
         list(ingress.read_outs._status())
         daemon._service.telemetry.exposition()
         ingress._parts.batches(0, 100)
-        explain: Any = ingress._parts.explain
-        explain("1", None)
+        ingress._parts.explain.find("1")
+        ingress._parts.explain.last(missed=True)
 
     def limits(self, daemon: Daemon) -> Any:
         """Returns the operator's limits of a process."""
@@ -376,3 +378,8 @@ class World(Weather):
         self.report.statuses[outcome.status] = self.report.statuses.get(outcome.status, 0) + 1
         self.note("client", f"{call.content.model} c{call.content.number} {outcome.status} {outcome.latency_s:.4f} s")
         return outcome
+
+
+def _fell(player: asyncio.Task[None]) -> bool:
+    """Whether the player of the world has ended with an exception."""
+    return player.done() and not player.cancelled() and player.exception() is not None
