@@ -99,6 +99,10 @@ class Watch:
         self.unbilled: dict[int, tuple[Batch, FunctionTier]] = {}
         self.in_halves: set[int] = set()
         """Requests of batches that were refused for their content or their size, which are sent again in halves."""
+        self.ahead: set[int] = set()
+        """Batches that were sent to an edge before the one on its device was back."""
+        self.too_early: set[int] = set()
+        """Those of them that it refused for that."""
         self.limits: dict[str, Limits] = {}
         self.bills: dict[int, tuple[float, float, float]] = {}
         """By function batch: when it was sent, what it costs as far as is known, and what of that is an estimate."""
@@ -136,6 +140,8 @@ class Watch:
                 batch, tier = self.in_flight.pop(batch_id)
                 if failure.kind is FailureKind.REJECTED or failure.by_size:
                     self.in_halves.update(batch.request_ids)
+                if failure.kind is FailureKind.THROTTLED and batch_id in self.ahead:
+                    self.too_early.add(batch_id)
                 if tier is not None:
                     self.unbilled[batch_id] = batch, tier
                     self._bill(batch, tier, bill_of(batch, tier.price, report, failure.kind))
@@ -186,6 +192,9 @@ class Watch:
             check(batch.backend is Backend.EDGE or not local, f"request {number} left the site")
             self.sends.setdefault(number, []).append(batch)
             self._count_tries(number, model)
+        ahead = [slot.occupancy.ahead_id for slot in self.engine._edges.slots if slot.occupancy.ahead_id is not None]
+        if batch.batch_id in ahead:
+            self.ahead.add(batch.batch_id)
         check(batch.items == sum(request.items for request in members), f"{batch} miscounts its items")
         check(batch.body_bytes == sum(request.body_bytes for request in members), f"{batch} miscounts its bytes")
         limits = self.limits.get(batch.model, Limits())
@@ -193,8 +202,7 @@ class Watch:
         check(cap is None or batch.items <= cap, f"{batch.items} items in a batch, the operator's limit is {cap}")
         self.in_flight[batch.batch_id] = batch, tier
         here = [each for each, _ in self.in_flight.values() if each.backend is batch.backend]
-        ahead = any(slot.occupancy.ahead_id is not None for slot in self.engine._edges.slots)
-        most = 1 + ahead if tier is None else self.settings.max_function_in_flight
+        most = 1 + bool(ahead) if tier is None else self.settings.max_function_in_flight
         check(
             len(here) <= most or self.world.reloaded, f"{len(here)} batches in flight at {batch.place}, at most {most}"
         )
@@ -207,7 +215,7 @@ class Watch:
 
     def _count_tries(self, number: int, model: ModelSettings) -> None:
         """Checks that a request changes sides once, and that the tries beside that are bounded."""
-        sides = [batch.backend for batch in self.sends[number]]
+        sides = [batch.backend for batch in self.sends[number] if batch.batch_id not in self.too_early]
         moves = sum(one is not other for one, other in zip(sides, sides[1:], strict=False))
         named = model.name, self.requests[number].class_name
         late = named in _served_late(self.settings) | self.late_before

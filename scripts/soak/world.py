@@ -344,8 +344,8 @@ class World(Weather):
         list(ingress.read_outs._status())
         daemon._service.telemetry.exposition()
         ingress._parts.batches(0, 100)
-        ingress._parts.explain.find("1")
-        ingress._parts.explain.last(missed=True)
+        ingress._parts.explain.find("1", None, None)
+        ingress._parts.explain.last(None, missed=True)
 
     def limits(self, daemon: Daemon) -> Any:
         """Returns the operator's limits of a process."""
