@@ -52,7 +52,8 @@ async def all_is_well(world: World, daemon: Daemon) -> None:
 def _soon(world: World, model: Model) -> bool:
     """Whether a model's requests are answered after two pauses and a second, from what is known when the faults stop.
 
-    What hangs in functions keeps its places in the queue. Of several models, one that the edge fails is probed more and
+    What hangs in functions keeps its places in the queue; what hangs at the edge keeps that until it is given up, after
+    several of its services, and then for a pause. Of several models, one that the edge fails is probed more and
     more seldom, because that takes time of the others. A model that only functions serve waits for what hangs there,
     for the longest pause, for the time in which they asked to be left alone, and until the uplink is measured again: a
     measurement that hangs is known to have failed 10 s later.
@@ -62,6 +63,10 @@ def _soon(world: World, model: Model) -> bool:
     in_functions = [batch for batch, _ in world.watch.in_flight.values() if batch.backend is Backend.FUNCTION]
     held = sum(len(batch.request_ids) for batch in in_functions)
     if held + len(fresh(world.site.models, 0)) > world.site.queue_max_requests:
+        return False
+    at_edge = [batch for batch, _ in world.watch.in_flight.values() if batch.backend is Backend.EDGE]
+    given_up_s = max((batch.give_up_at_s for batch in at_edge), default=0.0)
+    if model.edge and given_up_s > world.machine.now() + world.site.reopen_after_s:
         return False
     if model.edge:
         own = circuits.edge.of_model.get(model.kind)
