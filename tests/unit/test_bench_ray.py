@@ -50,9 +50,14 @@ def test_replicas_emulate_the_law_and_the_shipped_configuration_is_what_runs(tmp
 
 
 def test_processes_are_found_by_the_folder_of_their_files(tmp_path: Path) -> None:
-    wait = "import sys; sys.stdin.read()"
+    wait = "import sys; print(flush=True); sys.stdin.read()"
     for environ, folder in (({"RAY_TMPDIR": str(tmp_path)}, None), ({}, tmp_path)):
-        with subprocess.Popen([sys.executable, "-c", wait], env=environ, cwd=folder, stdin=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", wait], env=environ, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            # Just after its start a process shows neither its command line nor its variables.
+            assert process.stdout is not None
+            assert process.stdout.readline()
             assert list(processes_of(tmp_path)) == [process.pid]
             assert sys.executable in processes_of(tmp_path)[process.pid]
             process.communicate()
