@@ -16,7 +16,7 @@ from support.picture_client import picture_request
 
 from models.profile import load_profile
 
-pytestmark = pytest.mark.xdist_group("serve")
+pytestmark = [pytest.mark.xdist_group("serve"), pytest.mark.slow]
 
 CONFIG = """
 [daemon]

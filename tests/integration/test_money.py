@@ -18,6 +18,7 @@ def agrees(outcome: Outcome, *, within: float) -> bool:
     return abs(books.total - books.metered) <= within * books.metered + delays
 
 
+@pytest.mark.slow
 def test_cold_bursts_are_booked_as_metered(tmp_path: Path) -> None:
     outcome = run(Case(seed=1, invocations=14, start_s=1.0), tmp_path)
     assert outcome.answered == outcome.requests
@@ -46,6 +47,7 @@ def test_bursts_on_instances_that_are_kept_send_no_warming_calls(tmp_path: Path)
     assert "warming" not in outcome.books.booked
 
 
+@pytest.mark.slow
 def test_instances_that_are_kept_are_booked_while_they_are_idle(tmp_path: Path) -> None:
     outcome = run(Case(seed=3, invocations=10, provisioned=2, start_s=0.5), tmp_path)
     assert outcome.books.booked["provisioning"] > 0.0

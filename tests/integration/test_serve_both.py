@@ -107,6 +107,7 @@ async def _unanswered(session: aiohttp.ClientSession, daemon: Running, count: in
         return bool((await response.json(content_type=None))["waiting_requests"] == count)
 
 
+@pytest.mark.slow
 def test_an_edge_that_dies_mid_batch_is_survived_by_its_requests(tmp_path: Path) -> None:
     with both(tmp_path) as (daemon, edge):
         asyncio.run(behave(edge, mode="die"))

@@ -85,6 +85,7 @@ async def scenario(daemon: Running, config: Path, edge: Running) -> tuple[Any, .
     return served, status, metrics, batches, json.loads(await got(daemon, "/v1/status"))
 
 
+@pytest.mark.slow
 def test_two_clients_at_twice_the_capacity_are_served_by_their_shares(tmp_path: Path) -> None:
     with stub_edge_process("--alpha-s", str(ALPHA_S), "--beta-s", str(BETA_S)) as edge:
         config = written(tmp_path / "edgeburst.toml", edge=edge.url, a=3.0, b=1.0)
