@@ -40,7 +40,9 @@ class ServiceTimes:
         """Returns the probability that a batch of `items` takes longer than `time_left_s`."""
         if time_left_s <= 0:
             return 1.0
-        return self.forecast.exceeds(math.log(time_left_s / self.median_s[items]))
+        part = time_left_s / self.median_s[items]
+        # The smallest of floats divided by more than 1 is 0.
+        return self.forecast.exceeds(math.log(part)) if part > 0.0 else 1.0
 
 
 def service_times(

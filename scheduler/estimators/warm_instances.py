@@ -168,7 +168,9 @@ class WarmInstances:
 
     def start_exceeds(self, seconds: float) -> float:
         """Returns the probability that a cold start takes longer than so many seconds (above 0)."""
-        return self._starts.scatter().exceeds(math.log(seconds / self._prior_start_s))
+        part = seconds / self._prior_start_s
+        # The smallest of floats divided by more than 1 is 0.
+        return self._starts.scatter().exceeds(math.log(part)) if part > 0.0 else 1.0
 
     def start_quantiles_s(self, percentiles: tuple[float, ...]) -> tuple[float, ...]:
         """Returns the seconds within which a cold start ends with each of these probabilities; always the same ones."""

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scheduler.domain.batches import BatchReport, FailureKind
@@ -277,6 +277,7 @@ class TestReturns:
         warm.sent(10, now_s=12.0, back_s=13.0)
         assert warm.cold_probability(1e5, now_s=1e4) == warm.cold_probability(1e5)
 
+    @example(backs_s=[0.0], at_s=0.0, later_s=5e-324)  # whose half is 0
     @given(st.lists(st.floats(0.0, 20.0), max_size=12), st.floats(0.0, 30.0), st.floats(0.0, 30.0))
     def test_what_is_foreseen_is_a_probability_and_never_above_what_is_without_returns(
         self, backs_s: list[float], at_s: float, later_s: float
