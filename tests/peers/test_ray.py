@@ -142,6 +142,9 @@ def test_it_answers_as_our_own_server(service: RayService, own: str, call: str) 
     ours, rays = told(own, call), told(service.url, call)
     if call.startswith("model") and call != "model ready":
         assert (ours[2]["parameters"].pop("parallel"), rays[2]["parameters"].pop("parallel")) == (1, 2)
+    if call == "server":
+        # Their environments are two.
+        assert {"python", "numpy"} <= ours[2].pop("environment").keys() & rays[2].pop("environment").keys()
     assert rays == ours
 
 
