@@ -45,7 +45,7 @@ class Asking:
         self._url = "" if args.socket is not None else _url(args)
         if args.config is not None:
             config = load_config(args.config, os.environ)
-            # A token says who asks; the socket would answer anything.
+            # A token has its scopes; the socket would answer anything.
             self._sockets = () if self._access.token else tuple(places(config, os.environ))
             self._config: Config | None = config
         else:

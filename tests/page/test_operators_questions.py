@@ -35,7 +35,7 @@ QUESTIONS = {
     "13 is the uplink the bottleneck?": ("places", [r"Uplink to the functions\s+\S+.*round trip"]),
     "14 are functions cold?": ("places", ["Cold, last minute", r"\d+ %"]),
     "15 are we throttled?": ("places", [r"Throttled by the provider\s+\S+"]),
-    "16 who sends the load (class, tenant, model)?": ("load", ["digits, archive", "lab", "shop", "other"]),
+    "16 where the load comes from (class, tenant, model)?": ("load", ["digits, archive", "lab", "shop", "other"]),
     "18 is anything infeasible, what would mend it?": ("plan", [r"Expected within SLO"]),
     "19 what if the SLO were looser?": ("what-if", [r"2 × SLO", r"\d+ %", "edgeburst simulate"]),
     "20 which version, configuration and model hash run where?": (
