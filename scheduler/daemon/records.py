@@ -16,7 +16,7 @@ from scheduler.domain.bills import Bill, bill_of, purpose_of
 from scheduler.domain.tenants import tenant_label
 
 FRESH = 1024
-"""The latest records are kept as they are, a second's worth, for the history that reads them. Those before are packed."""
+"""The latest records are kept as they are, a second's worth, for the history. Those before are packed."""
 WORDS_KNOWN = 256
 """Sets of words that packed records have in common: they are places, models and reasons. A bound of memory."""
 

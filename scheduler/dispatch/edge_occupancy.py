@@ -17,6 +17,8 @@ class EdgeOccupancy:
     lead_s: float = 0.0
     """Seconds that a batch takes besides the device: so much before the one in flight ends the next may leave. 0: none
     leaves before an answer is back."""
+    used_lead_s: float = 0.0
+    """The same, also while one batch is not sent ahead, so that it is measured."""
     ahead_id: int | None = None
     """The batch that was sent ahead and is not served yet."""
     ahead_sent_at_s: float = 0.0
@@ -36,6 +38,7 @@ class EdgeOccupancy:
         """
         if not (measures_next and self.measures_next and not self.lead_s):
             self.lead_s = lead_s
+        self.used_lead_s = lead_s
         self.measures_next = measures_next
 
     @property
@@ -113,6 +116,10 @@ class EdgeOccupancy:
         if self.measures_next:
             self.lead_s = 0.0
 
+    def was_sent_ahead(self, batch_id: int) -> bool:
+        """Whether a batch in flight left before the one on the device was back, which may have come back since."""
+        return batch_id == self.ahead_id or (batch_id == self.batch_id and self.behind_s > 0.0)
+
     def release(self, batch_id: int, *, now_s: float) -> float:
         """Notes that a batch came back; one that was given up before is ignored.
 
@@ -156,5 +163,5 @@ def edge_statistics(name: str, up: bool, slots: Sequence[EdgeOccupancy]) -> Edge
         up=up,
         batches_in_flight=sum([slot.batches for slot in slots]),
         parallel=len(slots),
-        ahead_s=max([slot.lead_s for slot in slots], default=0.0),
+        ahead_s=max([slot.used_lead_s for slot in slots], default=0.0),
     )

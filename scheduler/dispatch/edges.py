@@ -91,7 +91,7 @@ class Edges:
                 own.append(replace(self.first, occupancy=EdgeOccupancy()))
             for slot in own:
                 slot.place, slot.circuit, slot.edge, slot.number = place, circuit, edge, number
-                slot.occupancy.lead_s = self.leads.lead_s(server.name)
+                slot.occupancy.lead(self.leads.lead_s(server.name), measures_next=slot.occupancy.measures_next)
                 number += 1
             of_edge.append(tuple(own))
         self.of_edge = tuple(of_edge)
@@ -343,17 +343,19 @@ class Edges:
         """Whether an edge refused a batch that was sent ahead because it has another: it is sent none for a while."""
         if kind is not FailureKind.THROTTLED or batch.backend is not Backend.EDGE:
             return False
-        if not any([slot.occupancy.ahead_id == batch.batch_id for slot in self.slots]):
+        if not any([slot.occupancy.was_sent_ahead(batch.batch_id) for slot in self.slots]):
             return False
         self.leads.refused(batch.place.name, now_s)
         self._lead(batch.place.name)
         return True
 
     def _lead(self, edge: str) -> None:
-        known = self.leads.known[edge]
+        # After a reload nothing may be sent ahead to it any more, while a batch still is.
+        known = self.leads.known.get(edge)
+        lead_s, measures_next = (0.0, False) if known is None else (known.used_lead_s, known.measures_next)
         for slot in self.slots:
             if slot.place.name == edge:
-                slot.occupancy.lead(known.used_lead_s, measures_next=known.measures_next)
+                slot.occupancy.lead(lead_s, measures_next=measures_next)
         self.leading = any([slot.occupancy.lead_s for slot in self.slots])
         self.moved()
 

@@ -1,4 +1,4 @@
-"""The page's files and its stream over a real socket: what they load, which callers are answered, how many may be open."""
+"""The page's files and its stream over a real socket: what they load, for which callers, how many are open."""
 
 from __future__ import annotations
 

@@ -220,6 +220,30 @@ def test_a_server_that_refuses_a_second_batch_gets_it_when_the_first_is_back_and
     assert engine.statistics().edges[0].ahead_s == 0.0
 
 
+@pytest.mark.parametrize("first_is_back", [False, True], ids=["the first is on the device", "the first is just back"])
+def test_one_that_is_refused_as_the_second_is_no_failure_of_the_edge(first_is_back: bool) -> None:
+    engine, first = leading()
+    arrive(engine, 10.01, *range(1, 6))
+    at_s = first.predicted_finish_s - LEAD_S + 1e-9
+    (second,) = sent(engine.handle([], at_s))
+    if first_is_back:
+        finish_with(engine, first, at_s + 0.004)
+    fail(engine, second, at_s + 0.005, FailureKind.THROTTLED)
+    assert engine.statistics().edges[0].up
+    assert engine.statistics().edges[0].ahead_s == 0.0
+
+
+def test_one_that_is_refused_after_a_reload_that_forbids_it_is_served_later() -> None:
+    engine, first = leading()
+    arrive(engine, 10.01, *range(1, 6))
+    at_s = first.predicted_finish_s - LEAD_S + 1e-9
+    (second,) = sent(engine.handle([], at_s))
+    engine.handle([SettingsChanged(replace(edges(edge_overhead_s=LEAD_S), edges=(EdgeSettings(ahead=0),)))], at_s)
+    fail(engine, second, at_s + 0.005, FailureKind.THROTTLED)
+    (again,) = sent(finish_with(engine, first, first.predicted_finish_s), Backend.EDGE)
+    assert again.request_ids == second.request_ids
+
+
 def test_a_reload_may_forbid_and_allow_it() -> None:
     engine, first = leading()
     known = replace(edges(edge_overhead_s=LEAD_S), edges=(EdgeSettings(ahead=0),))
