@@ -124,6 +124,12 @@ case $role in
     client) other=edgeburst-edge ;;
     edge) other=edgeburst ;;
 esac
+# What the edge server is started with, where the unit reads it; it may hold a token, and says if none is needed.
+defaults=/etc/default/edgeburst-edge token=''
+if [ "$role" = edge ] && [ -r "$defaults" ]; then
+    ! grep -q "^EDGE_TOKEN=." "$defaults" || token=yes
+    ! grep -q "^EDGEBURST_EDGE_ACCESS=--open" "$defaults" || open=yes
+fi
 systemd=''
 [ ! -d /run/systemd/system ] || systemd=yes
 
@@ -140,7 +146,13 @@ uninstall() {
     elif [ -e "$units/$service.service" ] && command -v systemctl >/dev/null; then
         run systemctl disable "$sockets" "$service.service" || true
     fi
-    run rm -rf "$units/$service.service" "$units/$sockets" "$units/$service.service.d"
+    run rm -f "$units/$service.service" "$units/$sockets" "$units/$service.service.d/credentials.conf"
+    # What an operator added there (systemctl edit) is configuration.
+    if [ -n "$purge" ]; then
+        run rm -rf "$units/$service.service.d"
+    elif [ -d "$units/$service.service.d" ]; then
+        run rmdir --ignore-fail-on-non-empty "$units/$service.service.d"
+    fi
     [ -z "$systemd" ] || run systemctl daemon-reload
     for program in $programs; do
         if grep -q "^# Made by scripts/install.sh" "/usr/local/bin/$program" 2>/dev/null; then
@@ -149,13 +161,15 @@ uninstall() {
     done
     if [ -e "$units/$other.service" ]; then
         say "$prefix stays: $other uses it"
-    else
+    elif [ -e "$prefix/pyvenv.cfg" ]; then
         run rm -rf "$prefix"
+    elif [ -e "$prefix" ]; then
+        say "$prefix stays: it is no virtual environment"
     fi
     if [ -n "$purge" ]; then
         run rm -rf "$credentials" "/var/lib/$service" "/var/lib/private/$service" "/var/log/$service" "/var/log/private/$service"
         [ "$role" != client ] || run rm -f "$etc/edgeburst.toml"
-        [ "$role" != edge ] || run rm -f /etc/default/edgeburst-edge
+        [ "$role" != edge ] || run rm -f "$defaults"
     fi
     say "$service is removed${purge:+, with its configuration, secrets and state}"
 }
@@ -167,6 +181,9 @@ check() {
         fail "$python is $("$python" --version 2>&1), but 3.10 to 3.13 are supported: name another with --python"
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python makes no virtual environments: apt-get install python3-venv"
+    if [ -e "$prefix" ] && [ ! -e "$prefix/pyvenv.cfg" ] && [ -n "$(ls -A "$prefix")" ]; then
+        fail "$prefix holds something else than a virtual environment: name another folder with --prefix"
+    fi
     command -v systemctl >/dev/null || fail "there is no systemctl: apt-get install systemd"
     [ -x /bin/kill ] || fail "there is no /bin/kill, which the units reload with: apt-get install procps"
     for file in "$config" "$secrets"; do
@@ -233,8 +250,9 @@ keep_secrets() {
     run install -d -m 755 "$etc"
     run install -d -m 700 "$etc/credentials" "$credentials"
     if [ -n "$secrets" ]; then
-        [ "$secrets" = - ] || exec <"$secrets"
-        while IFS= read -r line || [ -n "$line" ]; do
+        # Not as stdin, from which the questions are answered.
+        if [ "$secrets" = - ]; then exec 3<&0; else exec 3<"$secrets"; fi
+        while IFS= read -r line <&3 || [ -n "$line" ]; do
             case $line in
                 '' | '#'*) continue ;;
                 [A-Za-z_]*=*) ;;
@@ -245,7 +263,7 @@ keep_secrets() {
             printf '%s' "${line#*=}" | tr -d '\r' | write 600 "$credentials/$name"
         done
     fi
-    if [ "$role" = edge ] && [ -z "$open" ] && [ ! -s "$credentials/EDGE_TOKEN" ]; then
+    if [ "$role" = edge ] && [ -z "$open$token" ] && [ ! -s "$credentials/EDGE_TOKEN" ]; then
         od -An -N32 -tx1 /dev/urandom | tr -d ' \n' | write 600 "$credentials/EDGE_TOKEN"
         say "made the token that clients must send, in $credentials/EDGE_TOKEN: give it to the client host, in --secrets"
     fi
@@ -254,11 +272,20 @@ keep_secrets() {
 configuration() {
     if [ "$role" = edge ]; then
         [ $# -gt 0 ] || [ -n "$open" ] || return 0
+        for word in "$@"; do
+            case $word in '' | *[!A-Za-z0-9._/:,=@%+-]*) fail "-- $word has characters that $defaults cannot hold here: write it there" ;; esac
+        done
+        if [ -e "$defaults" ] && ! grep -q "^# Made by scripts/install.sh" "$defaults"; then
+            say "$defaults stays as it is: change it there, or remove it first"
+            return
+        fi
+        options="EDGEBURST_EDGE_OPTIONS=\"$*\""
+        [ $# -gt 0 ] || options=$(grep "^EDGEBURST_EDGE_OPTIONS=" "$defaults" 2>/dev/null || true)
         {
             echo "# Made by scripts/install.sh."
-            echo "EDGEBURST_EDGE_OPTIONS=\"$*\""
+            [ -z "$options" ] || echo "$options"
             [ -z "$open" ] || echo "EDGEBURST_EDGE_ACCESS=--open"
-        } | write 600 /etc/default/edgeburst-edge
+        } | write 600 "$defaults"
         return
     fi
     target=$etc/edgeburst.toml

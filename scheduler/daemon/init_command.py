@@ -114,7 +114,12 @@ def example() -> str:
 
 
 def _ask(question: Question) -> str:
-    return input(f"{question.asks} [{question.default}]: ").strip()
+    try:
+        return input(f"{question.asks} [{question.default}]: ").strip()
+    except EOFError:
+        raise EdgeburstError(
+            f"there is no answer to --{question.option}: answer the question, or give the option"
+        ) from None
 
 
 def _answers(args: argparse.Namespace, ask: Callable[[Question], str] | None) -> dict[str, str]:

@@ -16,9 +16,8 @@ def wanted(config: Config, warnings: tuple[str, ...]) -> Wanted:
     """Returns the expectations of a configuration; `warnings`: those of `edgeburst check-config`."""
     settings, sheet = config.engine_settings(), config.price_sheet()
     return Wanted(
-        path=str(config.path),
+        path=str(config.path.absolute()),
         models={model.name: _model(config, index, settings) for index, model in enumerate(settings.models)},
-        edges=tuple(edge.name for edge in config.edges),
         sheet="" if sheet is None else sheet.name,
         sheet_date=None if sheet is None else date.fromisoformat(sheet.date),
         warnings=warnings,
@@ -39,7 +38,6 @@ def _model(config: Config, index: int, settings: EngineSettings) -> WantedModel:
         edge_batches={name: min(law.max_batch, model.max_items) for name, law in laws.items()},
         edge_one_item_s={name: law.predict_s(1) for name, law in laws.items()},
         edge_profiles={name: profile.name for name, profile in own.items() if profile is not None},
-        tightest_s=min(each.slo_s for each in model.classes),
         tightest_by_function_s=min(by_function, default=None),
         tiers=_tiers(config, index, model),
     )

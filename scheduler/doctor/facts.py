@@ -133,7 +133,6 @@ class TierFacts:
     not_called: Refused | None = None
     identity: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
-    cold_starts: int = 0
 
     @property
     def address(self) -> str:

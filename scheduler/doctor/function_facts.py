@@ -86,7 +86,6 @@ def _tier(
         not_called=_refused(refused[0]) if refused else None,
         identity=str(call.answered.get("identity") or ""),
         files=hashes(call.answered.get("files")),
-        cold_starts=call.cold_starts,
     )
 
 
@@ -136,7 +135,8 @@ def _permissions(account: Account, tiers: Sequence[TierFacts], tell: Tell) -> It
     tell("asking for the permissions of `edgeburst fc`")
     platform = Platform(account, Patience(limit_s=10.0, clock=time.monotonic, sleep=lambda _: None))
     name = tiers[0].function
-    yield Permission("fc:InvokeFunction", "the daemon")
+    if any(tier.calls is not None for tier in tiers):
+        yield Permission("fc:InvokeFunction", "the daemon")
     questions: tuple[tuple[str, Callable[[], object]], ...] = (
         ("fc:GetFunction", lambda: platform.function(name)),
         ("fc:ListFunctions", platform.functions),

@@ -92,6 +92,8 @@ def _state(state: StateFacts, unit: UnitFacts | None) -> Row:
             if unit.state_folders
             else f"{unit.path} leaves the state folder {state.folder} read-only; add StateDirectory=edgeburst to it",
         )
+    if state.problem and unit is not None and any(_within(state.folder, root) for root in unit.state_folders):
+        return ok(CLIENT, "state", f"{state.folder} is made writable for the daemon's user by {unit.path}")
     if state.problem:
         return finding(
             CLIENT,

@@ -58,15 +58,16 @@ def version() -> str:
 
 def state_facts(folder: Path) -> StateFacts:
     """Returns whether this user can write into a folder, by writing a file that has no name there."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = folder.absolute()
     try:
+        # Not every user may look into a folder above it: that of a unit with a user of its own is closed.
+        while not there.exists() and there != there.parent:
+            there = there.parent
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
-        return StateFacts(str(folder), error.strerror or str(error), None)
-    return StateFacts(str(folder), "", _free_bytes(there))
+        return StateFacts(str(folder.absolute()), error.strerror or str(error), None)
+    return StateFacts(str(folder.absolute()), "", _free_bytes(there))
 
 
 def _free_bytes(folder: Path) -> int | None:

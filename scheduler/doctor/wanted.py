@@ -38,10 +38,8 @@ class WantedModel:
     edge_one_item_s: Mapping[str, float]
     """By edge server: what its profile predicts for one item."""
     edge_profiles: Mapping[str, str]
-    tightest_s: float
-    """The shortest SLO of its classes."""
     tightest_by_function_s: float | None
-    """That of the classes that functions may serve."""
+    """The shortest SLO of its classes that functions may serve."""
     tiers: tuple[WantedTier, ...]
 
 
@@ -51,7 +49,6 @@ class Wanted:
 
     path: str
     models: Mapping[str, WantedModel]
-    edges: tuple[str, ...]
     sheet: str
     """Name of the price sheet; empty without functions."""
     sheet_date: date | None
