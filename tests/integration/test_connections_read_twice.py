@@ -215,6 +215,23 @@ def test_a_connection_that_was_lent_is_taken_back(
     assert len(states) == 2
 
 
+@pytest.mark.parametrize("sent", ["metadata", "infer", "chunks"])
+def test_a_connection_that_waits_ends_when_the_process_takes_no_more(tmp_path: Path, sent: str) -> None:
+    (tmp_path / "edgeburst.toml").write_text(CONFIG)
+    config = load_config(tmp_path / "edgeburst.toml", {})
+    with ExitStack() as stack:
+        server = stack.enter_context(IngressServer(FakeRunner(clock=lambda: 5.0).parts(), config, {}))
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), LIMIT_S))
+        connection.sendall(REQUESTS[sent])
+        heard = b""
+        while not whole(heard):
+            heard += connection.recv(65536)
+        time.sleep(0.05)  # until it waits for its next request
+        server.on_loop(server.pre_shutdown)
+        connection.settimeout(LIMIT_S)
+        assert connection.recv(1) == b""
+
+
 def test_a_chunked_request_gives_the_connection_away(servers: dict[str, IngressServer]) -> None:
     with socket.create_connection(("127.0.0.1", servers["own"].port), LIMIT_S) as connection:
         for _ in range(2):

@@ -75,6 +75,11 @@ class IngressServer:
         assert isinstance(server, JsonServer)
         return list(server.kept)
 
+    def pre_shutdown(self) -> None:
+        """Takes no further requests; on its loop."""
+        assert self._runner.server is not None
+        self._runner.server.pre_shutdown()
+
     def __enter__(self) -> IngressServer:
         """Starts it, ready."""
         self._thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from scheduler.daemon.ingress.body_limits import BODIES_AT_ONCE, BodyLimits
 from scheduler.daemon.ingress.errors import Rejected
@@ -69,6 +70,22 @@ def test_what_messages_may_still_bring_refuses_no_body() -> None:
         for _ in range(3):
             limits.release(100, "greedy")
         assert limits.arriving_bytes == 0
+
+    asyncio.run(run())
+
+
+def test_bytes_that_still_come_of_a_body_that_was_given_up_are_counted_once() -> None:
+    async def run() -> None:
+        limits = BodyLimits(body_limit_bytes=200, total_limit_bytes=300)
+        greedy = limits.begin("greedy", lambda: None)
+        greedy.add(200)
+        other = limits.begin("other")
+        other.add(150)
+        with suppress(Rejected):
+            greedy.add(50)
+        greedy.end()
+        other.end()
+        assert (limits.arriving_bytes, limits.leaving_bytes) == (0, 0)
 
     asyncio.run(run())
 

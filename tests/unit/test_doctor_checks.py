@@ -20,8 +20,8 @@ UNIT = UnitFacts(
     "/etc/x.service", 65536, ("/var/lib/edgeburst",), "/bin/sh", True, "/etc/edgeburst/edgeburst.toml", True
 )
 HOST = HostFacts("1", "3.12", 4096, "", StateFacts("/var/lib/edgeburst", "", 2**40), UNIT, "")
-WANTED = Wanted("/etc/edgeburst/edgeburst.toml", {}, (), "sheet", date(2026, 1, 1))
-MODEL = WantedModel("net", (), "sha256:a", "/m/net", {"model.toml": "1", "w": "2"}, {}, {}, {}, 1.0, 1.0, ())
+WANTED = Wanted("/etc/edgeburst/edgeburst.toml", {}, "sheet", date(2026, 1, 1))
+MODEL = WantedModel("net", (), "sha256:a", "/m/net", {"model.toml": "1", "w": "2"}, {}, {}, {}, 1.0, ())
 
 
 def found(host: HostFacts, *, today: date = date(2026, 6, 1), wanted: Wanted = WANTED) -> dict[str, str]:
@@ -31,6 +31,12 @@ def found(host: HostFacts, *, today: date = date(2026, 6, 1), wanted: Wanted = W
 
 def test_a_healthy_host_has_no_finding() -> None:
     assert found(HOST) == {}
+
+
+def test_a_state_folder_that_only_the_units_user_may_look_into_is_no_finding() -> None:
+    closed = StateFacts("/var/lib/edgeburst", "Permission denied", None)
+    assert found(replace(HOST, state=closed)) == {}
+    assert set(found(replace(HOST, state=closed, unit=None))) == {"state"}
 
 
 @pytest.mark.parametrize(

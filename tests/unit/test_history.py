@@ -52,6 +52,11 @@ def test_a_longer_latency_is_in_no_lower_bin(one: float, other: float) -> None:
     assert 0 <= bin_of(min(one, other)) <= bin_of(max(one, other)) < BINS
 
 
+def test_a_minute_of_more_keys_than_a_second_has_reads_back_whole() -> None:
+    minute = Bucket(cells={number: Cell(arrived=1) for number in range(3 * MOST_CELLS)})
+    assert loaded(minute.dumped()) == minute
+
+
 @given(buckets)
 def test_a_bucket_reads_back_as_it_was_written(bucket: Bucket) -> None:
     assert loaded(bucket.dumped()) == bucket

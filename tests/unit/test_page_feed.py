@@ -12,6 +12,7 @@ import pytest
 from support.virtual_loop import run_virtual
 
 from scheduler.daemon.history import feed as feed_module
+from scheduler.daemon.history.counting import MOST_CELLS
 from scheduler.daemon.history.feed import EVENT_BYTES, EVENTS_KEPT, WATCHED_S, Feed
 from scheduler.daemon.history.figures import Sources
 from scheduler.daemon.records import BatchRecord, BatchRing
@@ -241,6 +242,34 @@ def test_no_event_is_made_while_no_page_is_open() -> None:
     world.now_s += WATCHED_S + 1
     world.tick()
     assert world.snapshot()["id"] == 1, "the page has gone"
+
+
+def test_a_page_that_takes_an_event_while_the_next_is_made_goes_on() -> None:
+    world = World()
+    start = world.snapshot()["id"]
+
+    async def life() -> list[int]:
+        world.tick()
+        found = []
+        async for raw in world.feed.events(start):
+            found.append(orjson.loads(raw.removeprefix(b"data: "))["id"] - start)
+            if len(found) == 3:
+                break
+            world.tick()
+        return found
+
+    assert run_virtual(life()) == [1, 2, 3]
+
+
+def test_a_miss_has_a_name_that_pages_know_however_many_there_are_in_a_second() -> None:
+    world = World()
+    page = Page(world.snapshot())
+    for number in range(2 * MOST_CELLS):
+        world.answer(latency_s=0.9, name=f"class {number}", request_id=number)
+    world.tick()
+    run_virtual(heard(world, page))
+    assert page.ends
+    assert all(row[4] < len(page.names) for row in page.ends)
 
 
 def test_a_page_that_is_too_far_behind_is_sent_away_and_all_are_at_the_end() -> None:

@@ -137,7 +137,7 @@ class EdgeCalls:
             connection.close()
             raise
         finally:
-            if connection.is_reusable and not fresh:
+            if connection.is_reusable:
                 self._keep(connection)
             else:
                 connection.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from scheduler.daemon.history.counting import COUNTS, MOST_CELLS, REST, Cell, Key
+from scheduler.daemon.history.counting import COUNTS, REST, Cell, Key
 
 MOST_NAMES = 512
 """Keys with a number of their own. A bound of memory: names change at reloads only."""
@@ -79,6 +79,11 @@ class Bucket:
         return orjson.dumps(self.values())
 
 
+def short(value: float, digits: int = 4) -> float:
+    """Returns a value with so many digits, which is short in JSON."""
+    return float(f"{value:.{digits}g}")
+
+
 def bucket_of(values: Mapping[str, Any]) -> Bucket:
     """Returns what `values` was made of.
 
@@ -86,7 +91,7 @@ def bucket_of(values: Mapping[str, Any]) -> Bucket:
         ValueError: it is no bucket.
     """
     try:
-        cells = {int(row[0]): _cell_of(row) for row in values["c"][: MOST_CELLS + 1]}
+        cells = {int(row[0]): _cell_of(row) for row in values["c"][:MOST_NAMES]}
         money = {str(name): float(amount) for name, amount in values.get("m", {}).items()}
         gauges = {str(name): float(value) for name, value in values.get("g", {}).items()}
         cold, calls, queued = (int(values.get(name, 0)) for name in ("k", "n", "q"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scheduler.daemon.history.buckets import Bucket
+from scheduler.daemon.history.buckets import Bucket, short
 from scheduler.daemon.history.counting import Cell, Key
 from scheduler.daemon.history.latency_bins import quantile_s
 from scheduler.daemon.history.rings import History, Selection
@@ -111,7 +111,7 @@ class Columns:
             "edge": column(lambda p: p.edge),
             "function": column(lambda p: p.function),
             **latencies,
-            **{f"money {name}": column(lambda p, n=name: _short(p.bucket.money.get(n, 0.0))) for name in purposes},
+            **{f"money {name}": column(lambda p, n=name: short(p.bucket.money.get(n, 0.0))) for name in purposes},
             "cold": column(lambda p: p.bucket.cold),
             "calls": column(lambda p: p.bucket.calls),
             "queued": column(lambda p: p.bucket.queued),
@@ -137,7 +137,7 @@ class Columns:
         for point in self._points.values():
             for name, amount in point.bucket.money.items():
                 total[name] = total.get(name, 0.0) + amount
-        return {name: _short(amount) for name, amount in sorted(total.items())}
+        return {name: short(amount) for name, amount in sorted(total.items())}
 
 
 def _sum(into: dict[tuple[str, ...], Cell], names: tuple[str, ...], cell: Cell) -> None:
@@ -160,8 +160,4 @@ def _summed(names: Sequence[str], cell: Cell) -> dict[str, Any]:
 
 
 def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else _short(1000 * seconds, 3)
-
-
-def _short(value: float, digits: int = 4) -> float:
-    return float(f"{value:.{digits}g}")
+    return None if seconds is None else short(1000 * seconds, 3)

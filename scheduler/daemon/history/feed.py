@@ -13,7 +13,7 @@ import orjson
 
 from scheduler.daemon.clocks import wall_s
 from scheduler.daemon.history.buckets import Bucket, Names
-from scheduler.daemon.history.counting import Counting, End
+from scheduler.daemon.history.counting import ENDS_KEPT, Counting, End
 from scheduler.daemon.history.figures import (
     PlanValues,
     Sightings,
@@ -78,8 +78,6 @@ class Feed:
         self.history = History()
         self.ready: Callable[[], bool] = bool
         """Returns whether the daemon has started."""
-        self.worked_s = 0.0
-        """Seconds of the loop that this took."""
         self._clock = clock
         self._wall = wall
         self._ahead_s = wall() - clock()
@@ -122,9 +120,7 @@ class Feed:
         while True:
             wall_now_s = self.wall_s()
             await asyncio.sleep(1.0 - wall_now_s % 1.0 + 0.002)
-            begun_s = time.perf_counter()
             self.tick()
-            self.worked_s += time.perf_counter() - begun_s
 
     def tick(self) -> None:
         """Closes the second that is over, and makes its event if a page is open."""
@@ -157,6 +153,9 @@ class Feed:
         bucket = Bucket()
         names = self.history.names
         plan = None if engine is None else engine.plan
+        # A page is told each name before a row that has it; of many names in a second some have no cell.
+        for end in self.counting.ends_after(self._end, ENDS_KEPT):
+            names.number(end.key)
         for key, cell in self.counting.take().items():
             bucket.cells[names.number(key)] = cell
             if key.place.startswith("edge") and cell.items:
@@ -248,7 +247,7 @@ class Feed:
                     yield event
                     after = number
             if after < self._number:
-                return
+                continue  # one was made while another was written
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.add(waiting)
             try:

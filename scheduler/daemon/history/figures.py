@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.daemon.history.buckets import short
 from scheduler.daemon.history.savings import PARTS
 from scheduler.daemon.records import BatchRecord, start_kind
 from scheduler.daemon.status import RunnerStatistics, jsonable
@@ -120,7 +121,7 @@ def figures(
         found["disbelieved"] = list(runner.disbelieved)
         found["left"] = [[row["place"], row["why"], row["batches"]] for row in runner.batches_left]
     own = sources.own_latency()
-    found["own_ms"] = [_short(1000 * own[name], 2) for name in ("p50_s", "p99_s") if name in own]
+    found["own_ms"] = [short(1000 * own[name], 2) for name in ("p50_s", "p99_s") if name in own]
     if engine is not None:
         found |= _of_engine(engine, sightings, ahead_s=ahead_s)
         found |= {"money": _money(engine, today), "caps": _caps(engine, ahead_s, runner)}
@@ -193,10 +194,10 @@ def _of_engine(engine: EngineStatistics, sightings: Sightings, *, ahead_s: float
         places.append({**told, "parallel": edge.parallel if edge else None, "broken": broken.get(place, [])})
     bandwidth = engine.uplink_bytes_per_s
     return {
-        "queue": [engine.queued_requests, engine.requests_in_flight, _short(engine.expected_drain_s, 2)],
-        "uplink": [None if bandwidth is None else _short(bandwidth, 3), _short(engine.uplink_rtt_s, 2)],
-        "rates": {model: _short(rate, 3) for model, rate in engine.rates_rps.items()},
-        "paces": [[pace.model, pace.place, _short(pace.times_profile, 3), pace.batches > 0] for pace in engine.paces],
+        "queue": [engine.queued_requests, engine.requests_in_flight, short(engine.expected_drain_s, 2)],
+        "uplink": [None if bandwidth is None else short(bandwidth, 3), short(engine.uplink_rtt_s, 2)],
+        "rates": {model: short(rate, 3) for model, rate in engine.rates_rps.items()},
+        "paces": [[pace.model, pace.place, short(pace.times_profile, 3), pace.batches > 0] for pace in engine.paces],
         "places": places,
         "changes": [
             [round(change.at_s + ahead_s), change.cause, change.detail]
@@ -206,11 +207,11 @@ def _of_engine(engine: EngineStatistics, sightings: Sightings, *, ahead_s: float
         "quotas": jsonable(engine.quotas),
         "edge_limits": jsonable(engine.edge_limits),
         "tenants": [
-            [each.name, _short(each.share), each.open_requests, _short(each.edge_s, 3), _short(each.spent, 3)]
+            [each.name, short(each.share), each.open_requests, short(each.edge_s, 3), short(each.spent, 3)]
             for each in engine.tenants
         ],
         "budgets": [
-            [each.model, each.class_name, round(each.balance, 1), each.missed_on_purpose, _short(each.saved, 3)]
+            [each.model, each.class_name, round(each.balance, 1), each.missed_on_purpose, short(each.saved, 3)]
             for each in engine.budgets
         ],
     }
@@ -223,9 +224,9 @@ def _money(engine: EngineStatistics, today: Mapping[str, float]) -> dict[str, An
         by[key] = by.get(key, 0.0) + row.amount
     return {
         "currency": engine.spending[0].currency if engine.spending else engine.plan.currency if engine.plan else "",
-        "since_start": _short(engine.spent, 4),
-        "today": {name: _short(amount, 4) for name, amount in sorted(today.items())},
-        "by": [[*key, _short(amount, 4)] for key, amount in sorted(by.items())],
+        "since_start": short(engine.spent, 4),
+        "today": {name: short(amount, 4) for name, amount in sorted(today.items())},
+        "by": [[*key, short(amount, 4)] for key, amount in sorted(by.items())],
     }
 
 
@@ -233,7 +234,7 @@ def _caps(engine: EngineStatistics, ahead_s: float, runner: RunnerStatistics | N
     opens_s = None
     if engine.opens_in_s is not None and runner is not None:
         opens_s = round(runner.now_s + ahead_s + engine.opens_in_s)
-    caps = [[cap.window, _short(cap.cap), _short(cap.spent)] for cap in engine.caps]
+    caps = [[cap.window, short(cap.cap), short(cap.spent)] for cap in engine.caps]
     return {"caps": caps, "closed_by": engine.closed_by, "opens_s": opens_s}
 
 
@@ -252,16 +253,12 @@ def batch_row(number: int, record: BatchRecord, *, ahead_s: float) -> list[Any]:
         batch.items,
         round(batch.sent_at_s + ahead_s, 3),
         round(1000 * record.wait_max_s),
-        None if report.service_s is None else _short(1000 * report.service_s, 3),
-        _short(1000 * report.elapsed_s, 3),
+        None if report.service_s is None else short(1000 * report.service_s, 3),
+        short(1000 * report.elapsed_s, 3),
         batch.why_left.value if batch.why_left else "",
         batch.reason.value if batch.reason else "",
-        _short(record.bill.total, 3),
+        short(record.bill.total, 3),
         start_kind(report),
         record.error[:80],
         batch.request_ids[0] if batch.request_ids else None,
     ]
-
-
-def _short(value: float, digits: int = 4) -> float:
-    return float(f"{value:.{digits}g}")

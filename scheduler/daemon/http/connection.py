@@ -40,6 +40,8 @@ KEEP_ALIVE_S = 3630.0
 """Longest pause between requests; that of aiohttp."""
 REST_LIMIT_S = 10.0
 """Longest time for the rest of a body that was refused; that of aiohttp."""
+TAKEN_LIMIT_S = 60.0
+"""Longest time in which a client takes the last part of an answer."""
 SHARED_BYTES = 64 * 1024
 """Of the buffer for heads, and for bodies that come with them: what is longer is better received where it stays."""
 NEXT_BYTES = 256 * 1024
@@ -199,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
     def close_when_idle(self) -> None:
         """Takes no further request: the one in hand is the last."""
         self._last = True
-        if self._state is State.IDLE:
+        if self.idle_since_s is not None:
             self._transport.close()
 
     @property
@@ -228,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
         end = head.size + head.length
         if surplus >= 0:
             if not bodies.fits_at_once(head.length):
-                serving.end()
+                serving.take_back()
                 return False
             with memoryview(data) as view:
                 body = bytes(view[head.size : end])
@@ -240,7 +242,7 @@ class Connection(asyncio.BufferedProtocol):
                 first = view[head.size : size]
                 self._body = ArrivingBody(bodies, serving.caller.key, head.length, first, self._refuse_body)
         except Rejected:
-            serving.end()
+            serving.take_back()
             return False
         self._state, self._serving = State.BODY, serving
         return True
@@ -293,7 +295,11 @@ class Connection(asyncio.BufferedProtocol):
         self._last = self._last or self._server.leaving() or (self._half_closed is not None and not self._next)
         self._transport.write(written(rendered, close=self._last, marks=self._hot.marks()))
         if self._drained is not None:
-            await self._drained
+            limit = self._loop.call_later(TAKEN_LIMIT_S, self._transport.abort)
+            try:
+                await self._drained
+            finally:
+                limit.cancel()
 
     def _answered(self) -> None:
         """Waits for the next request, or leaves those that came before this one's answer to aiohttp."""

@@ -54,6 +54,12 @@ class Serving:
     """What it asks of a picture; None: it is one of the Open Inference Protocol."""
     use: Use | None
 
+    def take_back(self) -> None:
+        """Counts it not at all: another reader lets it in or refuses it."""
+        if self.use is not None:
+            self.use.left += 1.0
+        self.end()
+
     def end(self) -> None:
         """Counts it no longer as its token's."""
         if self.use is not None:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import orjson
 from aiohttp import HttpVersion11, http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
 
@@ -17,6 +16,8 @@ from scheduler.daemon.http.connections import Connections, most_connections
 from scheduler.daemon.http.errors import error_response
 from scheduler.daemon.http.half_closed import HalfClosed
 from scheduler.daemon.http.hot_path import HotPath
+from scheduler.daemon.http.rendered import rendered_error
+from scheduler.daemon.http.response_head import written
 from scheduler.daemon.ingress.errors import FAULT
 from scheduler.daemon.ingress.shares import shortened
 from scheduler.daemon.logs import fields, log
@@ -33,12 +34,6 @@ HEADER_LIMIT_S = 15.0
 
 HEADERS_AT_ONCE = 1000
 """Headers of one client that may take that long at the same time; where there are more, each has less time."""
-
-
-def _late_response() -> bytes:
-    body = orjson.dumps({"error": _LATE})
-    head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def told(error: BaseException | None) -> tuple[int, str]:
@@ -160,7 +155,7 @@ class _Protocol(RequestHandler):
         if self._waits() and self.transport is not None:
             self._refused(408)
             log(logging.DEBUG, "malformed_http", peer=self.peer, status=408, message=_LATE)
-            self.transport.write(_late_response())
+            self.transport.write(written(rendered_error(408, _LATE), close=True))
             self.force_close()
 
     def handle_error(
@@ -269,7 +264,10 @@ class JsonServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Closes the connections, after so many seconds for what is being answered."""
-        await asyncio.gather(self._end_work(timeout), super().shutdown(timeout))
+        # First, because aiohttp's part of a connection that waits closes that at once.
+        ends_s = None if timeout is None else self._loop.time() + timeout
+        await self._end_work(timeout)
+        await super().shutdown(None if ends_s is None else max(0.0, ends_s - self._loop.time()))
         for each in list(self.kept):
             each.force_close()
 

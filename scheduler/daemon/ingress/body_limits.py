@@ -212,6 +212,8 @@ class Arrival(OwnCancellation):
         """
         self.arrived_bytes += size_bytes
         self._limits.arriving_bytes += size_bytes
+        if self.asked:
+            self._limits.leaving_bytes += size_bytes  # they came before the reading ended
         self._limits.make_room(self)
         self._limits.check(self.arrived_bytes)
 

@@ -33,7 +33,10 @@ TIME_LIMIT_S = 20.0
 def is_large(body: bytes | memoryview, json_length: int | None) -> bool:
     """Returns whether a body's JSON takes so long to read that requests would wait."""
     end = len(body) if json_length is None else min(json_length, len(body))
-    return end >= BYTES_BESIDE or (end > VALUES_BESIDE and bytes(body[:end]).count(b",") >= VALUES_BESIDE)
+    if end >= BYTES_BESIDE or end <= VALUES_BESIDE:
+        return end >= BYTES_BESIDE
+    text = bytes(body[:end]) if isinstance(body, memoryview) else body
+    return text.count(b",", 0, end) >= VALUES_BESIDE
 
 
 _ROOT = Path(__file__).parents[3]

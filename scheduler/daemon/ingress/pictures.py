@@ -101,8 +101,6 @@ class PictureShares:
         Returns:
             Why it gets none; None: its turn has come.
         """
-        if not work:
-            return None
         if work > AT_ONCE * self.client_pixels and self._is_beside_others(client):
             return self._too_much(work)
         if self._has_room(client, work):
@@ -125,8 +123,6 @@ class PictureShares:
 
     def end(self, client: str, work: int) -> None:
         """Ends a turn that `begin` gave."""
-        if not work:
-            return
         self._open[client] -= work
         waiting = self._waiting.get(client, deque())
         while waiting:
