@@ -362,7 +362,8 @@ def framed(element: bytes) -> bytes:
 TEXTS = st.text("AQgw+/=_- \nä", max_size=9) | st.binary(max_size=9).map(lambda data: base64.b64encode(data).decode())
 
 
-# RFC 4648, section 4. The standard library is no oracle for what is refused: "=" is empty in Python 3.10, "AAAA=" in 3.13.
+# RFC 4648, section 4. The standard library is no oracle for what is refused: "=" is empty in Python 3.10, "AAAA=" in
+# 3.13.
 BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
