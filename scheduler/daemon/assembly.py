@@ -25,6 +25,8 @@ from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.model_trials import LEAST_LIMIT_S, LIMIT_FACTOR, ModelTrials, Trial
 from scheduler.daemon.own_latency import OwnLatency
+from scheduler.daemon.recording.files import RecordingFolder
+from scheduler.daemon.recording.recorder import Recorder
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
 from scheduler.daemon.served_models import ServedModels
@@ -170,6 +172,8 @@ class Assembly:
     """Measures the uplink to the functions."""
     trials: ModelTrials
     """Tries the edge's models."""
+    recorder: Recorder
+    """Records arrivals."""
 
 
 def assemble(
@@ -193,8 +197,8 @@ def assemble(
     """
     servers, meter = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock)
     control, ring = _control(settings, state, servers), DecisionRing(settings.explain_ring)
-    engine = Engine(settings, control, ring)
-    explanations = _explanations(config, engine, ring, clock)
+    engine, recorder = Engine(settings, control, ring), _recorder(config, settings, clock)
+    explanations, note = _explanations(config, engine, ring, clock), partial(_note_recalled, state, control, engine)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches, served = BatchRing(config.daemon.records, counters), _served(config, state)
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
@@ -213,7 +217,7 @@ def assemble(
         trials=trials,
     )
     served.identities.post = meter.post = runner.post
-    limits = _connect(state, borrower, runner=runner, engine=engine, known=lambda: control.saved(clock()))
+    limits = _connect(state, borrower, recorder, runner=runner, engine=engine, known=lambda: control.saved(clock()))
     status = DaemonStatus(
         runner=runner.statistics,
         engine=lambda: engine.statistics(clock()),
@@ -225,6 +229,7 @@ def assemble(
         lender=(lambda: None) if borrower is None else borrower.status,
         models=served.rows,
         edges=lambda: _edge_rows(runner),
+        recording=recorder.status,
     )
     parts = DaemonParts(
         runner=runner,
@@ -240,8 +245,7 @@ def assemble(
         feed=Feed(_sources(status, runner, batches), clock=clock),
         identities=served.identities,
     )
-    note = partial(_note_recalled, state, control, engine)
-    return Assembly(runner, explanations, note, parts, served, servers, meter, trials)
+    return Assembly(runner, explanations, note, parts, served, servers, meter, trials, recorder)
 
 
 def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Sources:
@@ -316,12 +320,15 @@ def _served(config: Config, state: StateKeeper | None) -> ServedModels:
 def _connect(
     state: StateKeeper | None,
     borrower: Borrower | None,
+    recorder: Recorder,
     *,
     runner: Runner,
     engine: Engine,
     known: Callable[[], Sequence[Part]],
 ) -> ModelLimits:
-    """Connects what keeps the state and what leases money with the engine; returns the limits of operators."""
+    """Connects what keeps the state, leases money and records with the engine; returns the limits of operators."""
+    if recorder.records:
+        runner.listen(recorder.hear)
 
     def left() -> float | None:
         return engine.statistics().leased
@@ -351,6 +358,16 @@ def _explanations(config: Config, engine: Engine, ring: DecisionRing, clock: Clo
         beside_the_loop=DaemonThreads(limit=1, name="explain").run,
         newest=ring.newest,
     )
+
+
+def _recorder(config: Config, settings: EngineSettings, clock: Clock) -> Recorder:
+    section, path = config.record, config.record_folder()
+    folder = None
+    if path is not None:
+        folder = RecordingFolder(
+            path, max_bytes=section.max_bytes, keep_days=section.keep_days, keep_bytes=section.keep_bytes
+        )
+    return Recorder(folder, settings, clock=clock)
 
 
 def _plan_maker() -> PlanMaker:

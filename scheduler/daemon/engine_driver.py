@@ -14,6 +14,9 @@ _logger = logging.getLogger("edgeburst")
 Perform = Callable[[Sequence[Message], Sequence[Command], float], None]
 """Takes the messages of one engine call, the commands that the engine returned, and the time of the call."""
 
+Hear = Callable[[Sequence[Message], float], None]
+"""Takes the messages of one engine call and its time; an exception of it is a bug."""
+
 
 class EngineDriver:
     """The caller of the engine: it gives all messages of one iteration of the event loop to it in one `handle` call.
@@ -35,6 +38,8 @@ class EngineDriver:
         self._clock = clock
         self._perform = perform
         self._fail = fail
+        self.hearers: list[Hear] = []
+        """What is told of the messages before the engine is."""
         self._inbox: list[Message] = []
         self._call: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -66,6 +71,8 @@ class EngineDriver:
         inbox, self._inbox = self._inbox, []
         now_s = self._engine_at_s = max(self._engine_at_s, self._clock())
         try:
+            for hear in self.hearers:
+                hear(inbox, now_s)
             self._perform(inbox, self._engine.handle(inbox, now_s), now_s)
             self._arm(self._engine.next_wakeup_s())
         except Exception as error:

@@ -10,7 +10,7 @@ from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, PendingCall
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
 from scheduler.daemon.edge_limits import log_edge_limit
-from scheduler.daemon.engine_driver import EngineDriver
+from scheduler.daemon.engine_driver import EngineDriver, Hear
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
 from scheduler.daemon.logs import fields, log
@@ -109,15 +109,12 @@ class Runner:
             tracer: records spans; None: none are.
             trials: tries the edges' models, and hears what places report; None: edges are only asked if they are ready.
         """
-        self._settings = settings
-        self._tiers = _tiers(settings)
+        self._settings, self._tiers = settings, _tiers(settings)
         self._make_plan = make_plan
         self._alarms = PlanAlarms()
         self._clock = clock
-        self._explanations = explanations
-        self._plans = plans
-        self._answer_reserve_s = answer_reserve_s
-        self._ledger = ledger
+        self._explanations, self._plans = explanations, plans
+        self._answer_reserve_s, self._ledger = answer_reserve_s, ledger
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._tracer = NoTracer() if tracer is None else tracer
         self._sender = BatchSender(
@@ -126,8 +123,7 @@ class Runner:
         self._batches = batches
         self._follow_tenants(settings)
         self._bodies = BodyStore()
-        self._ids = count(1)
-        self._started_at_s = 0.0
+        self._ids, self._started_at_s = count(1), 0.0
         self._planning: set[asyncio.Task[None]] = set()  # a reload asks anew while one is still made
         self._draining = False
         self._crashed = asyncio.Event()
@@ -182,6 +178,10 @@ class Runner:
     def post(self, message: Message) -> None:
         """Gives the engine a message from another part of the daemon."""
         self._driver.post(message)
+
+    def listen(self, hear: Hear) -> None:
+        """Has the messages of each engine call told before the engine is given them."""
+        self._driver.hearers.append(hear)
 
     def reload(self, settings: EngineSettings) -> None:
         """Continues with new settings."""

@@ -111,8 +111,7 @@ def run(args: argparse.Namespace) -> int:
         state = keeper_of(config, wait_s=args.wait_s)
         if state is not None:
             listeners.inherit(state.lock.inherited, addresses_of(config))
-        notifier = Notifier.from_environment(os.environ, warn=_warn)
-        daemon = Daemon(config, os.environ, notifier, state, listeners)
+        daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn), state, listeners)
         return loop.run_until_complete(daemon.run())
     finally:
         asyncio.set_event_loop(None)
@@ -149,7 +148,7 @@ class Daemon:
         self._state, self._borrower = state, borrower_of(config, environ)
         settings = leased_settings(config, state, self._borrower)
         assembly = assemble(config, settings, self._places, clock=time.monotonic, state=state, borrower=self._borrower)
-        self._runner, self._explanations = assembly.runner, assembly.explanations
+        self._runner, self._explanations, self._recorder = assembly.runner, assembly.explanations, assembly.recorder
         self._note_recalled, self._served = assembly.note_recalled, assembly.served
         self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
         self._edge_models = EdgeModels(
@@ -200,6 +199,7 @@ class Daemon:
             )
             self._side_task(watch_clocks(), name="clocks")
             self._side_task(self._history.run(), name="history")
+            self._side_task(self._recorder.run(), name="record")
             self._side_task(self._front.wait_for_successor(), name="successor")
             self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
@@ -293,7 +293,7 @@ class Daemon:
         fixed = [name for name in _FIXED if _differ(config, self._config, name)]
         fixed += ["certificate_file"] if bool(config.daemon.certificate_file) is (tls is None) else []
         fixed += ["from"] if config.spend.lender != self._config.spend.lender else []
-        tables = ("explain", "grpc", "otel")
+        tables = ("explain", "record", "grpc", "otel")
         fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places, self._tls = config, where, tls
@@ -331,6 +331,7 @@ class Daemon:
         if self._state is not None:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
+        await self._recorder.close()
         await self._history.close()
         self._service.large_json.close()
         # Without a successor the listener stays open until here, so that clients get an error while the daemon stops.

@@ -78,6 +78,7 @@ class DaemonStatus:
         models: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         edges: Callable[[], Sequence[Mapping[str, object]]] = tuple,
         lender: Callable[[], Mapping[str, object] | None] = lambda: None,
+        recording: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """Stores what to ask.
 
@@ -91,6 +92,7 @@ class DaemonStatus:
             state: returns what is kept beyond the process.
             models: returns which card and files each place serves, by model.
             edges: returns what is known of each edge server, with its name.
+            recording: returns what is recorded of arrivals, and where.
             lender: returns the daemon that money is borrowed from, and whether it lends; None: none is.
         """
         self._runner = runner
@@ -103,6 +105,7 @@ class DaemonStatus:
         self.models = models
         self.edges = edges
         self._lender = lender
+        self._recording = recording
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -116,6 +119,7 @@ class DaemonStatus:
             "own_latency": jsonable(self.own_latency()),
             "state": self.state(),
             "lender": self._lender(),
+            "recording": self._recording(),
             "models": self.models(),
             "edge": next(iter(edges), None),
             "edges": edges,

@@ -53,6 +53,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "own_latency": {"count": 0},
         "state": {"folder": None},
         "lender": None,
+        "recording": {},
         "models": {"digits": {"agree": True}},
         "edge": {"name": "a", "url": "http://a"},
         "edges": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b"}],

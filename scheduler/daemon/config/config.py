@@ -228,6 +228,10 @@ class Config(ConfigFile):
         name = self.explain.file
         return self._source.path.parent / name if name else None
 
+    def record_folder(self) -> Path | None:
+        """Returns the folder that arrivals are recorded in, None if none are."""
+        return self._source.path.parent / self.record.folder if self.record.folder else None
+
     def state_folder(self) -> Path | None:
         """Returns the folder for what outlives the process, None if nothing does."""
         name = self.daemon.state
@@ -343,7 +347,7 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
     Args:
         path: the TOML file.
         environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [grpc], [engine],
-            [spend], [explain], [edge], [function].
+            [spend], [explain], [record], [edge], [function].
         with_plans: False ignores plans, for the command that makes their functions.
 
     Raises:

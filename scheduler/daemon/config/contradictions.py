@@ -45,6 +45,14 @@ def contradictions(config: Config) -> Found:
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
+    folder, record = config.record_folder(), config.record
+    if folder is not None and folder.exists() and not folder.is_dir():
+        yield ("record", "folder"), f"`folder` in [record] cannot be used: {folder} is a file; name a folder"
+    if record.keep_bytes < 2 * record.max_bytes:
+        yield (
+            ("record", "keep_bytes"),
+            f"`keep_bytes` in [record] must be at least twice `max_bytes`, which is {record.max_bytes}",
+        )
     yield from _urls(config)
     yield from _open_listeners(config)
     yield from _incomplete(config)

@@ -263,6 +263,21 @@ class ExplainSection(Section):
     )
 
 
+class RecordSection(Section):
+    """`[record]`: the arrivals of requests, never their payloads, for `edgeburst simulate --recorded`."""
+
+    folder: str = Field(
+        default="",
+        max_length=4096,
+        description="Folder of the recordings, about 15 bytes a request; it is made if it is missing; empty: none.",
+    )
+    max_bytes: int = Field(default=16 * 2**20, ge=4096, le=2**40, description="Size at which another file begins.")
+    keep_days: float = Field(default=14.0, gt=0, le=36500, description="Days after which a file is removed.")
+    keep_bytes: int = Field(
+        default=2**30, ge=8192, le=2**50, description="Size of all files together, above which the oldest are removed."
+    )
+
+
 class OtelSection(Section):
     """`[otel]`: a collector of OpenTelemetry that gets the spans of requests; without this table none are made."""
 
@@ -320,6 +335,7 @@ class ConfigFile(Section):
     engine: EngineSection = Field(default=EngineSection(), description="Queue limits, assumptions, hysteresis.")
     spend: SpendSection = Field(default=SpendSection(), description="Caps on the cost of functions.")
     explain: ExplainSection = Field(default=ExplainSection(), description="Which decisions are kept.")
+    record: RecordSection = Field(default=RecordSection(), description="What is kept of the requests that came.")
     otel: OtelSection | None = Field(default=None, description="The collector of spans; absent: none are made.")
     edges: Edges = Field(default=(), alias="edge", max_length=64, description="The edge servers; absent: no edge.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no functions.")
@@ -347,6 +363,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("tenant",): TenantSection,
     ("token",): TokenSection,
     ("explain",): ExplainSection,
+    ("record",): RecordSection,
     ("otel",): OtelSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,

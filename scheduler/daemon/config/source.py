@@ -22,7 +22,7 @@ EDGE = "edge"
 """The table that may be written once, as [edge], or several times, as [[edge]]."""
 PREFIX = "EDGEBURST_"
 _MAX_FILE_BYTES = 1_000_000
-_OVERRIDABLE = ("daemon", "grpc", "engine", "spend", "explain", "edge", "function")
+_OVERRIDABLE = ("daemon", "grpc", "engine", "spend", "explain", "record", "edge", "function")
 _SYNTAX = re.compile(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 

@@ -1,0 +1,1 @@
+"""[record]: the arrivals of requests, written to a folder beside the event loop."""

@@ -1,0 +1,119 @@
+"""Reads what a daemon recorded: one file, or all files of a folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scheduler.recordings.layout import COLUMNS, MAGIC, SUFFIX, Block, Kind, RecordingError, read_blocks
+from scheduler.recordings.traffic import Traffic, joined
+
+
+def read_recorded(path: Path, *, begin_s: float = -np.inf, end_s: float = np.inf) -> Traffic:
+    """Returns the requests of a recording, or of all recordings of a folder, by arrival.
+
+    Args:
+        path: a file, or a folder of `[record]`.
+        begin_s: seconds since 1970 from which requests are taken.
+        end_s: seconds since 1970 before which they are.
+
+    Raises:
+        RecordingError: there is no recording there, a file is none, or no request came in that time.
+    """
+    parts = [_read(each) for each in _files(path)]
+    whole = joined(parts)
+    if not len(whole):
+        raise RecordingError(f"{path} has no request; let the daemon serve some, and stop or wait for 5 s")
+    found = whole.between(begin_s, end_s)
+    if not len(found):
+        raise RecordingError(f"{path} has no request in that time; {within(whole)}")
+    return found
+
+
+def is_recording(path: Path) -> bool:
+    """Returns whether a file begins as a recording does, or is a folder."""
+    if path.is_dir():
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def within(traffic: Traffic) -> str:
+    """Returns in which time the requests came, as words."""
+    first_s, last_s = float(traffic.times_s[0]), float(traffic.times_s[-1])
+    if not traffic.dated:
+        return f"its times are {first_s:.10g} to {last_s:.10g} s"
+    first, last = (np.datetime64(round(at_s), "s") for at_s in (first_s, last_s))
+    return f"its requests came from {first}Z to {last}Z (UTC)"
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(path.glob(f"*{SUFFIX}"))
+        if not files:
+            raise RecordingError(f"{path} has no recording (*{SUFFIX}); name the folder of [record]")
+        return files
+    return [path]
+
+
+def _read(path: Path) -> Traffic:
+    blocks: list[Block] = []
+    notes: list[str] = []
+    try:
+        with path.open("rb") as file:
+            blocks.extend(_sound(read_blocks(file), path, notes))
+    except OSError as error:
+        raise RecordingError(f"cannot read the recording {path}: {error.strerror or error}") from None
+    return _traffic(blocks).noted(*notes)
+
+
+def _sound(blocks: Iterator[Block], path: Path, notes: list[str]) -> Iterator[Block]:
+    """Yields the blocks before one that is damaged, which is noted.
+
+    Raises:
+        RecordingError: the file is none.
+    """
+    try:
+        yield from blocks
+    except RecordingError as error:
+        if "byte" not in str(error):
+            raise RecordingError(f"{path} {error}; name a file or folder that [record] wrote") from None
+        notes.append(f"{path} {error}: what follows is left out")
+
+
+def _traffic(blocks: list[Block]) -> Traffic:
+    """Returns the requests of one file, whose times are those of its first block's clock."""
+    numbers: dict[Kind, int] = {}
+    tables = [block.events for block in blocks]
+    kinds = [
+        np.array([numbers.setdefault(kind, len(numbers)) for kind in block.kinds], dtype=np.int64)[block.events["kind"]]
+        for block in blocks
+    ]
+    if not blocks:
+        tables, kinds = [np.empty(0, dtype=COLUMNS)], [np.empty(0, dtype=np.int64)]
+    table, kind = np.concatenate(tables), np.concatenate(kinds)
+    came = table["items"] > 0
+    arrived = table[came]
+    clock_s = arrived["clock_s"]
+    cancelled_s = np.full(len(arrived), np.nan)
+    gone = table[~came]
+    place = {int(number): at for at, number in enumerate(arrived["request"])} if len(gone) else {}
+    for event in gone:
+        at = place.get(int(event["request"]))
+        if at is not None:
+            cancelled_s[at] = max(0.0, float(event["clock_s"] - clock_s[at]))
+    whole = Traffic(
+        times_s=clock_s + (blocks[0].ahead_s if blocks else 0.0),
+        dated=True,
+        kinds=tuple(numbers),
+        kind=kind[came],
+        body_bytes=arrived["body_bytes"].astype(np.int64),
+        items=arrived["items"].astype(np.int64),
+        shapes=arrived["shape"].astype(np.int64),
+        timeouts_s=arrived["timeout_s"].astype(np.float64),
+        cancelled_s=cancelled_s,
+    )
+    return whole.at(np.argsort(whole.times_s, kind="stable"))
