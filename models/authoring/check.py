@@ -36,9 +36,13 @@ class Measured:
 
 
 def check_model(
-    card: Card, model: ServedModel, *, clock: Callable[[], float] = time.perf_counter
+    card: Card,
+    model: ServedModel,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[list[Measured], float]:
-    """Runs batches of 1, 2 and the largest size.
+    """Runs batches of 1, 2 and the largest size; `on_batch` is called after each that is timed.
 
     Returns:
         The speed of each, and the largest difference between an item in a batch and alone, as a fraction of the
@@ -60,7 +64,7 @@ def check_model(
             f"an item gets another answer in a batch than alone (by {difference:.3g} of the largest value, the card's"
             f" `tolerance` is {card.tolerance:g}): the network mixes its items, or the card's batch axis is wrong"
         )
-    return [_measured(model, card, items, clock) for items in sizes], difference
+    return [_measured(model, card, items, clock, on_batch) for items in sizes], difference
 
 
 def answered(model: ServedModel, card: Card, items: int, *, first: int = 0) -> dict[str, Array]:
@@ -118,12 +122,15 @@ def _difference(card: Card, whole: dict[str, Array], index: int, alone: dict[str
     return largest
 
 
-def _measured(model: ServedModel, card: Card, items: int, clock: Callable[[], float]) -> Measured:
+def _measured(
+    model: ServedModel, card: Card, items: int, clock: Callable[[], float], on_batch: Callable[[], None]
+) -> Measured:
     taken_s: list[float] = []
     while len(taken_s) < _REPEATS or sum(taken_s) < _ENOUGH_S:
         began_s = clock()
         answered(model, card, items)
         taken_s.append(clock() - began_s)
+        on_batch()
     return Measured(items, float(np.median(taken_s)))
 
 

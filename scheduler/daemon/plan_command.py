@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates
 from scheduler.planner.site.plan import best_plan
+from scheduler.planner.site.warm_instances import Proposal
 from scheduler.planning import command as functions_command
 from scheduler.planning.warm_instances import Traffic, proposal_json, proposal_sentence, tier_proposals
+from scheduler.terminal import progress
 
 _MEBIBYTE = 2**20
 _EXAMPLE = """examples:
@@ -86,12 +88,8 @@ def run(args: argparse.Namespace) -> int:
         )
     settings, traffic = config.engine_settings(), _traffic(args, config)
     rps = max(max(each.rates_rps) for each in traffic.values())
-    plan = plan_for(
-        settings, rps=rps, request_bytes=args.request_bytes, bandwidth_mbytes_per_s=args.bandwidth_mbytes_per_s
-    )
-    bandwidth = args.bandwidth_mbytes_per_s
-    uplink_bytes_per_s = None if bandwidth is None else bandwidth * _MEBIBYTE
-    proposals = tier_proposals(settings, traffic, instance_terms(config, uplink_bytes_per_s=uplink_bytes_per_s))
+    with progress("planning"):
+        plan, proposals = _planned(args, config, settings, traffic, rps)
     if args.json:
         found = [proposal_json(each, currency=plan.currency) for each in proposals]
         print(json.dumps({**asdict(plan), "provisioned": found}))
@@ -102,6 +100,15 @@ def run(args: argparse.Namespace) -> int:
                 if each.model == group.model:
                     print(f"  warm instances  {proposal_sentence(each, currency=plan.currency)}")
     return 0 if all(group.feasible for group in plan.groups) else 1
+
+
+def _planned(
+    args: argparse.Namespace, config: Config, settings: EngineSettings, traffic: dict[str, Traffic], rps: float
+) -> tuple[Plan, Sequence[Proposal]]:
+    bandwidth = args.bandwidth_mbytes_per_s
+    plan = plan_for(settings, rps=rps, request_bytes=args.request_bytes, bandwidth_mbytes_per_s=bandwidth)
+    uplink_bytes_per_s = None if bandwidth is None else bandwidth * _MEBIBYTE
+    return plan, tier_proposals(settings, traffic, instance_terms(config, uplink_bytes_per_s=uplink_bytes_per_s))
 
 
 def _traffic(args: argparse.Namespace, config: Config) -> dict[str, Traffic]:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
 from scheduler.daemon.config_command import summary
 from scheduler.doctor.edge_checks import edge_rows
-from scheduler.doctor.edge_facts import Tell, edge_facts
+from scheduler.doctor.edge_facts import edge_facts
 from scheduler.doctor.expectations import wanted
 from scheduler.doctor.facts import EdgeFacts, FunctionFacts
 from scheduler.doctor.function_checks import function_rows
@@ -31,9 +30,10 @@ from scheduler.doctor.rows import CLIENT, FUNCTIONS, Level, Row, skipped
 from scheduler.doctor.wanted import Wanted
 from scheduler.domain.errors import ConfigError
 from scheduler.fc_client import Account
-from scheduler.terminal import progress_console
+from scheduler.terminal import Progress, progress
 
 CALLS = 10
+_PARTIAL = "interrupted before everything was looked at"
 _MARKS = {Level.OK: "[green]ok[/]", Level.FINDING: "[bold red]MEND[/]", Level.SKIPPED: "[dim]-[/]"}
 
 _DESCRIPTION = """\
@@ -82,20 +82,21 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     interrupted = False
     try:
-        with _progress(quiet=args.json) as tell:
-            rows.extend(row for row in _rows(config, args, tell) if row.check not in args.ignore)
+        with progress("looking at this host", _calls(config, args) or None, "calls") as work:
+            rows.extend(row for row in _rows(config, args, work) if row.check not in args.ignore)
     except KeyboardInterrupt:
         # What was found until then is shown.
         interrupted = True
     findings = sum(row.level is Level.FINDING for row in rows)
+    partial = {"partial": _PARTIAL} if interrupted else {}
     if args.json:
-        print(json.dumps({"findings": findings, "rows": [_values(row) for row in rows]}, indent=2))
+        print(json.dumps({**partial, "findings": findings, "rows": [_values(row) for row in rows]}, indent=2))
     else:
-        _print(rows, findings)
+        _print(rows, findings, *partial.values())
     return 130 if interrupted else 1 if findings else 0
 
 
-def _rows(config: Config, args: argparse.Namespace, tell: Tell) -> Iterator[Row]:
+def _rows(config: Config, args: argparse.Namespace, work: Progress) -> Iterator[Row]:
     environ, calls = os.environ, 0 if args.no_calls else CALLS
     expected = wanted(config, tuple(summary(config, environ)["warnings"]))
     account = _account(config, environ)
@@ -103,8 +104,8 @@ def _rows(config: Config, args: argparse.Namespace, tell: Tell) -> Iterator[Row]
     here = host_facts(config, environ, unit=args.unit, host=host)
     today = datetime.now(timezone.utc).date()
     yield from host_rows(here, expected, host=host, today=today)
-    edges = [found for found in _edges(config, environ, expected, calls, tell) if isinstance(found, EdgeFacts)]
-    functions = _functions(config, account, expected, calls, tell)
+    edges = [found for found in _edges(config, environ, expected, calls, work) if isinstance(found, EdgeFacts)]
+    functions = _functions(config, account, expected, calls, work)
     yield from clock_rows(_ahead(edges, functions), authority=FUNCTIONS if functions is not None else "")
     for edge in edges:
         yield from edge_rows(edge, expected, version=here.version)
@@ -126,7 +127,7 @@ def _account(config: Config, environ: Mapping[str, str]) -> Account | None:
 
 
 def _edges(
-    config: Config, environ: Mapping[str, str], expected: Wanted, calls: int, tell: Tell
+    config: Config, environ: Mapping[str, str], expected: Wanted, calls: int, work: Progress
 ) -> Iterator[EdgeFacts | None]:
     """Yields the facts of each edge server; None for one whose secrets are missing, of which the rows above speak."""
     for edge in config.edges:
@@ -137,11 +138,11 @@ def _edges(
             yield None
             continue
         table = config.edge_table(edge)
-        yield edge_facts(edge, table, access, expected, where=where, calls=calls, tell=tell)
+        yield edge_facts(edge, table, access, expected, where=where, calls=calls, work=work)
 
 
 def _functions(
-    config: Config, account: Account | None, expected: Wanted, calls: int, tell: Tell
+    config: Config, account: Account | None, expected: Wanted, calls: int, work: Progress
 ) -> FunctionFacts | None:
     if account is None or config.function is None:
         return None
@@ -151,7 +152,7 @@ def _functions(
         if function.access_key_file
         else f"{function.access_key_id_env} and {function.access_key_secret_env}"
     )
-    return function_facts(account, expected, key=key, deploys=config.deploy is not None, calls=calls, tell=tell)
+    return function_facts(account, expected, key=key, deploys=config.deploy is not None, calls=calls, work=work)
 
 
 def _ahead(edges: list[EdgeFacts], functions: FunctionFacts | None) -> dict[str, float]:
@@ -162,22 +163,18 @@ def _ahead(edges: list[EdgeFacts], functions: FunctionFacts | None) -> dict[str,
     return found if said is None else {FUNCTIONS: said, **found}
 
 
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Tell]:
-    """Says in a terminal what is done; else nothing."""
-    console = progress_console()
-    if quiet or not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("looking at this host") as status:
-        yield status.update
+def _calls(config: Config, args: argparse.Namespace) -> int:
+    """Returns how many calls will be made of edges and functions that answer."""
+    places = sum(edge.serves(model.name) for edge in config.edges for model in config.models)
+    tiers = sum(len(model.tiers) for model in config.models)
+    return 0 if args.no_calls else (places + tiers) * (CALLS + 1)
 
 
 def _values(row: Row) -> dict[str, str]:
     return {"where": row.where, "check": row.check, "level": row.level.value, "sentence": row.sentence}
 
 
-def _print(rows: list[Row], findings: int) -> None:
+def _print(rows: list[Row], findings: int, partial: str = "") -> None:
     table = Table(show_edge=False, pad_edge=False)
     for column in ("where", "check", ""):
         table.add_column(column, no_wrap=True)
@@ -191,4 +188,4 @@ def _print(rows: list[Row], findings: int) -> None:
     console = Console(highlight=False)
     console.print(table)
     words = "nothing to mend" if not findings else f"{findings} to mend"
-    console.print(words)
+    console.print(f"{words}; partial: {partial}" if partial else words)

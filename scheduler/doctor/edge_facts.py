@@ -20,17 +20,17 @@ from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.failures import lost
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.inputs import chosen_payloads
+from scheduler.terminal import Progress
 from scheduler.wire import Tensor, WireError
 from scheduler.wire.servers import NAME_CHARACTERS, TensorForm, said_of_model
 
 ASK_LIMIT_S = 5.0
 CALLS_LIMIT_S = 20.0
 """Seconds after which no further call of a model is begun."""
-Tell = Callable[[str], None]
 
 
 def edge_facts(
-    edge: EdgeSection, table: str, access: ClientAccess, wanted: Wanted, *, where: str, calls: int, tell: Tell
+    edge: EdgeSection, table: str, access: ClientAccess, wanted: Wanted, *, where: str, calls: int, work: Progress
 ) -> EdgeFacts:
     """Returns the facts of an edge server.
 
@@ -41,9 +41,9 @@ def edge_facts(
         wanted: the configuration's expectations; its models on this server are asked for.
         where: its name in the table of rows.
         calls: real calls of each model; 0: none.
-        tell: is told what is done.
+        work: shows what is done, and counts the calls.
     """
-    tell(f"asking {where} at {edge.url}")
+    work.say(f"asking {where} at {edge.url}")
     with requests.Session() as session:
         set_up(session, access)
         ask = _Asking(session, edge.url.rstrip("/"), access)
@@ -68,7 +68,7 @@ def edge_facts(
             rtt_s=rtt_s,
             ahead_s=ahead_s,
             models=tuple(
-                _model(ask, edge, access, wanted.models[name], server=said, calls=calls, tell=tell) for name in names
+                _model(ask, edge, access, wanted.models[name], server=said, calls=calls, work=work) for name in names
             )
             if reached
             else (),
@@ -130,7 +130,7 @@ def _model(
     *,
     server: Mapping[str, Any],
     calls: int,
-    tell: Tell,
+    work: Progress,
 ) -> EdgeModelFacts:
     name, path = wanted.name, f"/v2/models/{quote(wanted.name, safe='')}"
     status, metadata = ask(path)
@@ -146,8 +146,8 @@ def _model(
     files = parameters.get("files") if isinstance(parameters, dict) else None
     made, refused = None, False
     if calls:
-        tell(f"calling {name} on the edge at {edge.url}, {calls} times")
-        made, refused = _called(edge, access, wanted, str(server.get("name") or ""), calls)
+        work.say(f"calling {name} on the edge at {edge.url}, {calls} times")
+        made, refused = _called(edge, access, wanted, str(server.get("name") or ""), calls, work.advance)
     limit = said_here.get("max_batch")
     return EdgeModelFacts(
         model=name,
@@ -172,7 +172,7 @@ def drawn(inputs: Sequence[TensorSpec], model: str) -> list[tuple[Tensor, ...]]:
 
 
 def _called(
-    edge: EdgeSection, access: ClientAccess, wanted: WantedModel, server: str, calls: int
+    edge: EdgeSection, access: ClientAccess, wanted: WantedModel, server: str, calls: int, on_call: Callable[[], None]
 ) -> tuple[Calls, bool]:
     """Returns the calls, and whether the server takes JSON only where the configuration says binary."""
     payloads = drawn(wanted.inputs, wanted.name)
@@ -181,21 +181,23 @@ def _called(
         return EdgeCaller(url=edge.url, model=wanted.name, payloads=payloads, server=server, access=access, form=form)
 
     form = None if edge.tensors == "auto" else TensorForm(edge.tensors)
-    made = timed_calls(caller(form), calls)
+    made = timed_calls(caller(form), calls, on_call)
     if made.seconds or form is not TensorForm.BINARY:
         return made, False
-    in_json = timed_calls(caller(TensorForm.JSON), calls)
+    in_json = timed_calls(caller(TensorForm.JSON), calls, on_call)
     return (in_json, True) if in_json.seconds else (made, False)
 
 
-def timed_calls(call: Callable[[int], float], count: int) -> Calls:
-    """Makes one call to warm up and then so many with one item, or those that there is time for."""
+def timed_calls(call: Callable[[int], float], count: int, on_call: Callable[[], None]) -> Calls:
+    """Makes one call to warm up and then so many with one item, or those that there is time for; counts each."""
     seconds: list[float] = []
     began_s = time.perf_counter()
     try:
         call(1)
+        on_call()
         while len(seconds) < count and (not seconds or time.perf_counter() - began_s < CALLS_LIMIT_S):
             seconds.append(call(1))
+            on_call()
     except (EdgeburstError, WireError) as error:
         return Calls(tuple(seconds), str(error))
     return Calls(tuple(seconds))

@@ -12,11 +12,12 @@ from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.clocks import wall_s
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.platform import Patience, Platform
-from scheduler.doctor.edge_facts import Tell, ahead_of, drawn, hashes, timed_calls
+from scheduler.doctor.edge_facts import ahead_of, drawn, hashes, timed_calls
 from scheduler.doctor.facts import Calls, FunctionFacts, Permission, Refused, TierFacts, UplinkFacts
 from scheduler.doctor.wanted import Wanted, WantedModel, WantedTier
 from scheduler.fc_client import Account, CallFailed, FunctionCaller
 from scheduler.measuring.function_call import BatchCaller, FunctionAddress, NotCalled
+from scheduler.terminal import Progress
 from scheduler.wire import InferRequest
 
 _LATEST = "LATEST"
@@ -24,7 +25,7 @@ _DEPLOYING = "`edgeburst fc`"
 
 
 def function_facts(
-    account: Account, wanted: Wanted, *, key: str, deploys: bool, calls: int, tell: Tell
+    account: Account, wanted: Wanted, *, key: str, deploys: bool, calls: int, work: Progress
 ) -> FunctionFacts:
     """Returns the facts of the function account.
 
@@ -34,28 +35,28 @@ def function_facts(
         key: in words: where the access key is.
         deploys: whether the configuration also makes functions, so that the key needs more permissions.
         calls: invocations of each tier, which are billed; 0: none.
-        tell: is told what is done.
+        work: shows what is done, and counts the calls.
     """
     caller = FunctionCaller(account, connections=1)
     caller.open()
     tiers = []
     for model in wanted.models.values():
         for tier in model.tiers:
-            tell(f"asking for function {tier.function}:{tier.qualifier}")
-            tiers.append(_tier(caller, account, model, tier, calls=calls, tell=tell))
+            work.say(f"asking for function {tier.function}:{tier.qualifier}")
+            tiers.append(_tier(caller, account, model, tier, calls=calls, work=work))
     refusals = [each for tier in tiers for each in (tier.not_described, tier.not_called) if each is not None]
     away = any(each.status == 0 for each in refusals)
     uplink = None
     if tiers and not away:
-        tell("measuring the uplink")
+        work.say("measuring the uplink")
         uplink = _uplink(account, wanted)
     may_ask = deploys and bool(tiers) and not refusals
-    permissions = tuple(_permissions(account, tiers, tell)) if may_ask else ()
+    permissions = tuple(_permissions(account, tiers, work)) if may_ask else ()
     return FunctionFacts(account.host, key, tuple(tiers), uplink, permissions)
 
 
 def _tier(
-    caller: FunctionCaller, account: Account, model: WantedModel, tier: WantedTier, *, calls: int, tell: Tell
+    caller: FunctionCaller, account: Account, model: WantedModel, tier: WantedTier, *, calls: int, work: Progress
 ) -> TierFacts:
     described, not_described, is_there = None, None, False
     try:
@@ -70,12 +71,12 @@ def _tier(
         return TierFacts(*names, None, not_described, is_there, ahead_s)
     if not calls:
         return TierFacts(*names, described, not_described, is_there, ahead_s)
-    tell(f"invoking {tier.function}:{tier.qualifier}, {calls} times")
+    work.say(f"invoking {tier.function}:{tier.qualifier}, {calls} times")
     address = FunctionAddress(tier.function, tier.qualifier, account)
     payloads = drawn(model.inputs, model.name)
     call = BatchCaller(address, model=model.name, payloads=payloads, asks={"describe": True})
     refused: list[CallFailed] = []
-    made = timed_calls(_noting(call, refused), calls)
+    made = timed_calls(_noting(call, refused), calls, work.advance)
     return TierFacts(
         *names,
         described,
@@ -130,9 +131,9 @@ def _request_bytes(model: WantedModel) -> int:
     return len(wire.pack_frame({"model": model.name, "batch_id": "0" * 16}, wire.encode_request(request)))
 
 
-def _permissions(account: Account, tiers: Sequence[TierFacts], tell: Tell) -> Iterator[Permission]:
+def _permissions(account: Account, tiers: Sequence[TierFacts], work: Progress) -> Iterator[Permission]:
     """Yields the permissions to read; those to write are not tried, because trying them writes."""
-    tell("asking for the permissions of `edgeburst fc`")
+    work.say("asking for the permissions of `edgeburst fc`")
     platform = Platform(account, Patience(limit_s=10.0, clock=time.monotonic, sleep=lambda _: None))
     name = tiers[0].function
     if any(tier.calls is not None for tier in tiers):

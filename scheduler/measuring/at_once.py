@@ -12,7 +12,7 @@ import numpy as np
 
 from models.profile import AtOnceRow
 from scheduler.measuring.errors import MeasuringError
-from scheduler.measuring.latency import Call
+from scheduler.measuring.latency import Call, PartlyMeasured
 
 MOST_AT_ONCE = 64
 MOST_CALLS = 1_000_000
@@ -71,13 +71,14 @@ def measure_at_once(
 
     Raises:
         MeasuringError: a batch was not answered, or the numbers are not valid.
+        PartlyMeasured: Ctrl-C was pressed.
     """
     check_levels(numbers)
     if sum(numbers) * len(batches) * (repetitions + warm_up) > MOST_CALLS:
         raise MeasuringError(f"over {MOST_CALLS} calls cannot be measured; ask for fewer repetitions, sizes or numbers")
     several = [number for number in numbers if number > 1]
     callers = [make_call() for _ in range(max(several, default=0))]
-    rows = []
+    rows: list[AtOnceRow] = []
     with ThreadPoolExecutor(max_workers=max(len(callers), 1)) as pool:
         for number in several:
             for items in batches:
@@ -104,8 +105,11 @@ def measure_at_once(
                     running = [pool.submit(calls, call) for call in callers[:number]]
                     started_s = clock() if _all_have_begun(begun) else math.nan
                     samples_s = _all_samples([future.exception() or future.result() for future in running])
+                except KeyboardInterrupt:
+                    # At its end, the pool waits for its threads.
+                    begun.abort()
+                    raise PartlyMeasured((), rows) from None
                 except BaseException:
-                    # Also an interrupt: at its end, the pool waits for its threads.
                     begun.abort()
                     raise
                 rows.append(_row(number, items, samples_s, lasted_s=clock() - started_s))

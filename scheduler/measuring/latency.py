@@ -7,13 +7,27 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from models.profile import ProfileRow
+from models.profile import AtOnceRow, ProfileRow
 from scheduler.measuring.errors import MeasuringError
 
 Call = Callable[[int], float]
 """Calls a backend with a batch of so many items; returns the latency, seconds."""
 
 MAX_CALLS = 1_000_000
+
+
+class PartlyMeasured(KeyboardInterrupt):
+    """Interrupt: Ctrl-C has ended a measurement.
+
+    Attributes:
+        rows: of the sizes with at least one timed call.
+        at_once: of the numbers and sizes that had been measured whole with several batches at once.
+    """
+
+    def __init__(self, rows: Sequence[ProfileRow], at_once: Sequence[AtOnceRow] = ()) -> None:
+        super().__init__()
+        self.rows = tuple(rows)
+        self.at_once = tuple(at_once)
 
 
 def measure(
@@ -40,6 +54,7 @@ def measure(
 
     Raises:
         MeasuringError: the sizes or numbers are not valid, or a latency is not positive.
+        PartlyMeasured: Ctrl-C was pressed.
 
     >>> rows = measure(lambda items: 0.04 + 0.01 * items, [1, 4], repetitions=3, warm_up=0)
     >>> [(row.batch, round(row.p50_s, 3), row.samples) for row in rows]
@@ -47,13 +62,16 @@ def measure(
     """
     check_batches(batches)
     _check_calls(len(batches), repetitions=repetitions, warm_up=warm_up)
-    for items in batches:
-        for _ in range(warm_up):
-            _timed(call, items, on_call)
     samples_s: dict[int, list[float]] = {items: [] for items in batches}
-    for _ in range(repetitions):
+    try:
         for items in batches:
-            samples_s[items].append(_timed(call, items, on_call))
+            for _ in range(warm_up):
+                _timed(call, items, on_call)
+        for _ in range(repetitions):
+            for items in batches:
+                samples_s[items].append(_timed(call, items, on_call))
+    except KeyboardInterrupt:
+        raise PartlyMeasured([_row(items, seconds) for items, seconds in samples_s.items() if seconds]) from None
     return tuple(_row(items, seconds) for items, seconds in samples_s.items())
 
 

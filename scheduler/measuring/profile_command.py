@@ -7,18 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 from models.card import CardError, TensorSpec
 from models.card_reader import read_card
-from models.profile import AtOnceRow, Profile, ProfileRow
+from models.profile import AtOnceRow, ProfileRow
 from scheduler.client_access import add_arguments, of_arguments, stray_character
 from scheduler.fc_client import AccessKey, Account
 from scheduler.measuring.at_once import check_levels, levels, measure_at_once
@@ -26,25 +21,20 @@ from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.function_call import BatchCaller, FunctionAddress, proxy_note
 from scheduler.measuring.inputs import add_payload, chosen_payloads
-from scheduler.measuring.latency import Call, measure
+from scheduler.measuring.latency import Call, PartlyMeasured, measure
 from scheduler.measuring.preflight import served_model
 from scheduler.measuring.profile_cost import profile_cost
 from scheduler.measuring.profile_plot import plot_profile
+from scheduler.measuring.profile_table import print_profile
 from scheduler.measuring.profiling import (
-    AT_ONCE_COLUMNS,
-    COLUMNS,
     Provenance,
-    at_once_rows,
     default_batches,
     edge_provenance,
     make_profile,
-    model_sentence,
-    parallel_sentence,
-    table_rows,
     write_profile,
 )
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.terminal import note, progress_console
+from scheduler.terminal import Progress, note, progress
 from scheduler.wire import Tensor
 
 _DESCRIPTION = """\
@@ -175,17 +165,41 @@ def run(args: argparse.Namespace) -> int:
     """
     for path in (args.out, args.plot):
         _check_folder(path)
-    rows, provenance, at_once = _edge(args) if args.place == "edge" else (*_function(args), ())
-    profile = make_profile(rows, provenance, at_once)
-    if args.out is not None:
+    measured = _edge(args) if args.place == "edge" else _function(args)
+    if len(measured.rows) < 2:
+        return _tell_interrupted(args, measured)
+    profile = make_profile(measured.rows, measured.provenance(), measured.at_once)
+    # A file would be taken for a whole measurement later.
+    if args.out is not None and not measured.partial:
         write_profile(profile, args.out)
-    if args.plot is not None:
+    if args.plot is not None and not measured.partial:
         plot_profile(profile, args.plot)
     if args.json:
-        print(json.dumps(asdict(profile), indent=2))
+        print(json.dumps({**({"partial": measured.partial} if measured.partial else {}), **asdict(profile)}, indent=2))
     else:
-        _print(profile)
-    return 0
+        print_profile(profile, partial=measured.partial)
+    return 130 if measured.partial else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was measured; `partial` says what it lacks, and is empty if it is whole."""
+
+    rows: Sequence[ProfileRow]
+    provenance: Callable[[], Provenance]
+    at_once: Sequence[AtOnceRow] = ()
+    partial: str = ""
+
+
+def _tell_interrupted(args: argparse.Namespace, measured: _Measured) -> int:
+    """Prints what there is without a latency model: it takes two sizes."""
+    if args.json:
+        print(json.dumps({"partial": measured.partial, "rows": [asdict(row) for row in measured.rows]}, indent=2))
+    for row in () if args.json else measured.rows:
+        print(f"partial: a batch of {row.batch} took {row.p50_s * 1e3:.2f} ms, {measured.partial}")
+    if not measured.rows and not args.json:
+        print(f"partial: nothing was timed yet, {measured.partial}")
+    return 130
 
 
 def _check_folder(path: Path | None) -> None:
@@ -194,7 +208,7 @@ def _check_folder(path: Path | None) -> None:
         raise MeasuringError(f"the folder of {path} does not exist; create it, or name another file")
 
 
-def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance, Sequence[AtOnceRow]]:
+def _edge(args: argparse.Namespace) -> _Measured:
     check_levels(args.concurrency)
     access = of_arguments(args, os.environ)
     served = served_model(args.url, args.model, access)
@@ -203,16 +217,29 @@ def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance, S
     def make_call() -> Call:
         return EdgeCaller(url=args.url, model=args.model, payloads=payloads, server=served.server, access=access)
 
+    def provenance() -> Provenance:
+        return edge_provenance(args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters)
+
     batches = args.batches or default_batches(served.parameters)
-    rows = _measure(make_call(), batches, args)
-    at_once = _measure_at_once(make_call, batches, args)
-    provenance = edge_provenance(
-        args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters
-    )
-    return rows, provenance, at_once
+    calls, several = args.warm_up + args.repetitions, sum(number for number in args.concurrency if number > 1)
+    whole: Sequence[ProfileRow] = ()
+    with progress("measuring", len(batches) * calls * (1 + several), "batches") as work:
+        try:
+            whole = _measure(make_call(), batches, args, work)
+            at_once = measure_at_once(
+                make_call,
+                batches,
+                args.concurrency,
+                repetitions=args.repetitions,
+                warm_up=args.warm_up,
+                on_call=work.advance,
+            )
+        except PartlyMeasured as part:
+            return _Measured(whole or part.rows, provenance, part.at_once, _interrupted(args))
+    return _Measured(whole, provenance, at_once)
 
 
-def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
+def _function(args: argparse.Namespace) -> _Measured:
     key = AccessKey(
         access_key_id=_secret(args.access_key_id_env, "--access-key-id-env"),
         access_key_secret=_secret(args.access_key_secret_env, "--access-key-secret-env"),
@@ -227,20 +254,32 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
     batches = args.batches or _FUNCTION_BATCHES
     if not _agreed(args, batches):
         raise MeasuringError("nothing was measured, because the cost was not accepted")
-    rows = _measure(call, batches, args)
-    return rows, Provenance(
-        name=_name(args) or f"function-{args.model}",
-        backend="function",
-        model=args.model,
-        device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
-        source=f"edgeburst profile: {call.invocations} invocations through {account.host}",
-        note="Service times on warm instances, as the container measured them, without transfer and start.",
-        environment={
-            "qualifier": args.qualifier,
-            "cold_starts_left_out": str(call.cold_starts),
-            **{key: f"{value:g}" for key in _GIVEN if (value := getattr(args, key)) is not None},
-        },
-    )
+
+    def provenance() -> Provenance:
+        return Provenance(
+            name=_name(args) or f"function-{args.model}",
+            backend="function",
+            model=args.model,
+            device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
+            source=f"edgeburst profile: {call.invocations} invocations through {account.host}",
+            note="Service times on warm instances, as the container measured them, without transfer and start.",
+            environment={
+                "qualifier": args.qualifier,
+                "cold_starts_left_out": str(call.cold_starts),
+                **{key: f"{value:g}" for key in _GIVEN if (value := getattr(args, key)) is not None},
+            },
+        )
+
+    with progress("measuring", len(batches) * (args.warm_up + args.repetitions), "batches") as work:
+        try:
+            return _Measured(_measure(call, batches, args, work), provenance)
+        except PartlyMeasured as part:
+            return _Measured(part.rows, provenance, partial=_interrupted(args))
+
+
+def _interrupted(args: argparse.Namespace) -> str:
+    files = [str(path) for path in (args.out, args.plot) if path is not None]
+    return "interrupted before all calls were made" + (f"; {' and '.join(files)} not written" if files else "")
 
 
 def _agreed(args: argparse.Namespace, batches: Sequence[int]) -> bool:
@@ -289,51 +328,5 @@ def _name(args: argparse.Namespace) -> str:
     return str(args.name or (args.out.stem if args.out else ""))
 
 
-def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace) -> Sequence[ProfileRow]:
-    console = progress_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
-        task = bar.add_task("batches", total=len(batches) * (args.warm_up + args.repetitions))
-        return measure(
-            call, batches, repetitions=args.repetitions, warm_up=args.warm_up, on_call=lambda: bar.advance(task)
-        )
-
-
-def _measure_at_once(
-    make_call: Callable[[], Call], batches: Sequence[int], args: argparse.Namespace
-) -> Sequence[AtOnceRow]:
-    console, calls = progress_console(), args.warm_up + args.repetitions
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
-        several = sum(number for number in args.concurrency if number > 1)
-        task = bar.add_task("batches at once", total=several * len(batches) * calls, visible=several > 0)
-        return measure_at_once(
-            make_call,
-            batches,
-            args.concurrency,
-            repetitions=args.repetitions,
-            warm_up=args.warm_up,
-            on_call=lambda: bar.advance(task),
-        )
-
-
-def _print(profile: Profile) -> None:
-    table = Table(title=escape(f"{profile.model} on {profile.device}"), title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for row in table_rows(profile):
-        table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(escape(model_sentence(profile)))
-    if profile.at_once:
-        several = Table(title="several batches at once", title_justify="left")
-        for column in AT_ONCE_COLUMNS:
-            several.add_column(column, justify="right")
-        for words in at_once_rows(profile):
-            several.add_row(*words)
-        console.print(several)
-        console.print(escape(parallel_sentence(profile)))
-    console.print(escape(profile.note))
-    for name, value in profile.environment.items():
-        console.print(escape(f"{name}: {value}"))
+def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace, work: Progress) -> Sequence[ProfileRow]:
+    return measure(call, batches, repetitions=args.repetitions, warm_up=args.warm_up, on_call=work.advance)

@@ -146,7 +146,9 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     asked = len(workload.times_s)
     interrupted = len(result.requests) < asked
+    ended = f"it was interrupted: {len(result.requests)} of {asked} requests had ended"
     summary = {
+        **({"partial": ended} if interrupted else {}),
         "url": args.url,
         "model": args.model,
         "arrivals": schedule.name,
@@ -154,9 +156,6 @@ def run(args: argparse.Namespace) -> int:
         **summarise(result, batches),
         "warnings": _warnings(result, batches, missed),
     }
-    if interrupted:
-        ended = f"it was interrupted: {len(result.requests)} of {asked} requests had ended"
-        summary["warnings"].append(ended)
     if args.out is not None:
         rows = (request_row(request, payloads[request.payload].name) for request in result.requests)
         write_files(args.out, summary, requests=rows, batches=batches)
@@ -208,7 +207,7 @@ async def _replay(
         kept = await log.open()
         follower = asyncio.create_task(log.follow(), name="batch-log") if kept else None
         try:
-            with tally_progress(tally, len(workload.times_s), shown=not args.json):
+            with tally_progress(tally, len(workload.times_s)):
                 result = await replay(
                     workload.times_s,
                     payloads,

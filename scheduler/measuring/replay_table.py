@@ -13,6 +13,8 @@ from rich.table import Table
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Prints the figures, the errors with their counts, and the warnings."""
     title = f"{summary['arrivals']} against {summary['url']}, model {summary['model']}"
+    if "partial" in summary:
+        title = f"PARTIAL, {summary['partial']}: {title}"
     table = Table(title=escape(title), show_header=False, title_justify="left")
     for name, words in _lines(summary):
         table.add_row(name, escape(words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 from rich.columns import Columns
@@ -13,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from scheduler.measuring.replay import ReplayedRequest
-from scheduler.terminal import progress_console
+from scheduler.terminal import progress_console, shows_progress
 
 _RECENT = 1000
 
@@ -61,22 +62,27 @@ class _Line(ProgressColumn):
         self._tally = tally
 
     def render(self, task: Task) -> Columns:
-        bar = ProgressBar(total=task.total, completed=self._tally.sent, width=30)
-        return Columns([bar, Text(self._tally.words())])
+        sent, total, elapsed_s = self._tally.sent, task.total or 0.0, task.elapsed or 0.0
+        bar = ProgressBar(total=task.total, completed=sent, width=20)
+        pace = ""
+        if sent and elapsed_s:
+            left_s = (total - sent) * elapsed_s / sent
+            pace = f"{sent / elapsed_s:.1f}/s, {timedelta(seconds=round(left_s))} left, "
+        return Columns([bar, Text(pace + self._tally.words())])
 
 
 @contextmanager
-def tally_progress(tally: Tally, requests: int, *, shown: bool) -> Iterator[None]:
+def tally_progress(tally: Tally, requests: int) -> Iterator[None]:
     """Shows the tally on stderr until the end of the block, if stderr is a terminal.
 
     Args:
         tally: the counts to show.
         requests: number of requests of the replay.
-        shown: whether to show them at all.
     """
     console = progress_console()
+    shown = shows_progress()
     columns = (TimeElapsedColumn(), _Line(tally))
     # A thread redraws the line; a higher rate would delay the client's sends.
-    with Progress(*columns, console=console, refresh_per_second=4, disable=not (shown and console.is_terminal)) as bar:
+    with Progress(*columns, console=console, refresh_per_second=4, disable=not shown) as bar:
         bar.add_task("replay", total=requests)
         yield

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from scheduler.domain.errors import EdgeburstError
@@ -14,6 +13,7 @@ from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, Pla
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planning.group_instances import group_instances
 from scheduler.planning.warm_instances import HOUR_S
+from scheduler.terminal import progress
 
 _FEW = 40
 """Applications above which only quick alternatives are computed. Judgement: the others search the same space again and
@@ -98,8 +98,10 @@ def print_answer(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: fl
     alternatives = Table(title="what else it would cost", title_justify="left")
     for column in ("way", f"{plan.currency} a request", "against this plan"):
         alternatives.add_column(column)
-    for way, alternative in track(list(_alternatives(problem)), description="alternatives", transient=True):
-        alternatives.add_row(way, *_compared(alternative, plan))
+    with progress("planning alternatives", unit="plans") as work:
+        for way, alternative in _alternatives(problem):
+            alternatives.add_row(way, *_compared(alternative, plan))
+            work.advance()
     console.print(alternatives)
 
 

@@ -15,6 +15,7 @@ from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
 from scheduler.planning.frontier_plot import plot_frontier
 from scheduler.planning.profiles import read_profiles
+from scheduler.terminal import progress
 
 DEFAULT_PRICES = "fc3-cu-usd"
 
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """
     problem = _problem(args)
     started_s = perf_counter()
-    plan = plan_functions(problem)
+    with progress("planning"):
+        plan = plan_functions(problem)
     planning_s = perf_counter() - started_s
     if args.plot:
         plot_frontier(problem, plan, args.plot)

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
+from scheduler.terminal import counted
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
 """Factors on all SLOs. Judgement: two fifths to two and a half times show where the curve bends; each is a plan."""
@@ -53,11 +53,11 @@ def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> N
 def _frontier(problem: PlanningProblem) -> list[tuple[float, float]]:
     """Returns mean SLO and cost of the cheapest plans with all SLOs multiplied, without those that are not in time."""
     points = []
-    for factor in track(_FACTORS, description=problem.objective, transient=True):
-        apps = tuple(replace(app, slo_s=app.slo_s * float(factor)) for app in problem.applications)
+    for factor in counted(_FACTORS.tolist(), f"drawing, {problem.objective}", "plans"):
+        apps = tuple(replace(app, slo_s=app.slo_s * factor) for app in problem.applications)
         plan = plan_functions(replace(problem, applications=apps))
         if not plan.infeasible:
-            points.append((_promised_s(problem) * float(factor), plan.total_cost_per_request))
+            points.append((_promised_s(problem) * factor, plan.total_cost_per_request))
     return points
 
 

@@ -31,7 +31,9 @@ from scheduler.simulator.scenario import (
 )
 from scheduler.simulator.scenario_file import read_scenario
 from scheduler.simulator.shell import Simulation
+from scheduler.simulator.watching import run_watched
 from scheduler.simulator.world import generators, make_clients, make_requests, make_simulation
+from scheduler.terminal import progress
 from scheduler.workloads import (
     Workload,
     WorkloadError,
@@ -224,12 +226,19 @@ def _run_clients(args: argparse.Namespace, scenario: Scenario) -> int:
 
 
 def _run(args: argparse.Namespace, scenario: Scenario, simulation: Simulation, ring: DecisionRing | None) -> int:
-    started_s = time.perf_counter()
-    journal = simulation.run()
+    started_s, expected = time.perf_counter(), len(simulation.journal.requests) or args.requests
+    journal, partial = run_watched(simulation, requests=expected, duration_s=args.duration_s)
     wall_s, requests = time.perf_counter() - started_s, journal.requests
-    bound = noted_bound(scenario, requests) if args.bound else None
-    limit = noted_limit(scenario, requests) if args.limit else None
+    bound, limit = None, None
+    try:
+        with progress("computing the bound"):
+            bound = noted_bound(scenario, requests) if args.bound and not partial else None
+            limit = noted_limit(scenario, requests) if args.limit and not partial else None
+    except KeyboardInterrupt:
+        partial = "interrupted while the bound was computed; the run itself is whole"
     summary = summarise(journal, scenario, wall_s=wall_s, bound=bound, limit=limit)
+    if partial:
+        summary = {"partial": partial, **summary}
     if args.clients is not None:
         summary["answered_rps"] = answered_rps(journal)
     if args.rows is not None:
@@ -241,7 +250,7 @@ def _run(args: argparse.Namespace, scenario: Scenario, simulation: Simulation, r
         print()
     else:
         _print_table(summary)
-    return 0
+    return 130 if partial else 0
 
 
 def _check(args: argparse.Namespace) -> None:

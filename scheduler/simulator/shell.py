@@ -11,7 +11,7 @@ one comparison, and a bandwidth log costs a transfer only the steps that it last
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -46,6 +46,8 @@ PLANNING_S = 0.005
 TOLERANCE_S = 1e-9
 """An answer exactly at the deadline is in time, despite rounding errors of this order."""
 _MAX_IDLE_CALLS = 100_000
+_MOMENTS_A_LOOK = 256
+"""Moments between two questions whether to go on: some milliseconds."""
 
 
 class SimulationError(EdgeburstError):
@@ -131,8 +133,11 @@ class Simulation:
         self._sequence = count()
         self._next_request = 0
 
-    def run(self) -> Journal:
+    def run(self, goes_on: Callable[[Journal, float], bool] | None = None) -> Journal:
         """Runs until every request has ended and every batch has an outcome.
+
+        Args:
+            goes_on: is asked now and then with the journal and the virtual time; the run ends there if it says no.
 
         Raises:
             SimulationError: a request ended twice or never, or a batch was sent to a backend that does not exist.
@@ -141,7 +146,7 @@ class Simulation:
         for request in [] if self._clients is None else self._clients.begin():
             self._follows(request)
         self._step(now_s)
-        ended, requests = self.journal.ended_at_s, self.journal.requests
+        ended, requests, moments = self.journal.ended_at_s, self.journal.requests, 0
         while len(ended) < len(requests) or not self._done():
             at_s = self._next_s()
             if at_s == math.inf:
@@ -154,6 +159,9 @@ class Simulation:
                 raise SimulationError(f"the engine asks to be called at {now_s:.6f} s without end")
             now_s = max(now_s, at_s)
             self._step(now_s)
+            moments += 1
+            if goes_on is not None and not moments % _MOMENTS_A_LOOK and not goes_on(self.journal, now_s):
+                break
         return self.journal
 
     def _done(self) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from models.profile import load_profile
 from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
-from scheduler.measuring.latency import measure
+from scheduler.measuring.latency import PartlyMeasured, measure
 from scheduler.measuring.profile_plot import plot_profile
+from scheduler.measuring.profile_table import print_profile
 from scheduler.measuring.profiling import (
     Provenance,
     default_batches,
@@ -217,3 +218,25 @@ def test_an_emulated_edge_and_random_weights_are_said_so() -> None:
     assert "delayed its answers to match the profile orin-resnet50" in told.note
     assert "weights were random" in told.note
     assert told.environment["weights"] == "random"
+
+
+def test_an_interrupt_leaves_the_rows_of_what_was_timed() -> None:
+    calls = iter([1.0, 2.0, 3.0])
+
+    def call(_: int) -> float:
+        try:
+            return next(calls)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(PartlyMeasured) as part:
+        measure(call, [1, 2], repetitions=5, warm_up=0)
+    assert [(row.batch, row.p50_s, row.samples) for row in part.value.rows] == [(1, 2.0, 2), (2, 2.0, 1)]
+
+
+def test_a_partial_profile_is_named_so_above_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = make_profile(measure(by_latency(1, 1), [1, 2], repetitions=1, warm_up=0), PROVENANCE)
+    print_profile(profile, partial="interrupted before all calls were made")
+    assert "PARTIAL, interrupted before all calls were made: " in " ".join(capsys.readouterr().out.split())
+    print_profile(profile)
+    assert "PARTIAL" not in capsys.readouterr().out
