@@ -10,6 +10,7 @@ from edge_server.errors import StartupError
 from edge_server.settings import Settings, parse_arguments
 from models.errors import DeviceLost, ModelError
 from models.packages import missing_for
+from scheduler.program_options import show_where, take_everywhere
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,12 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         not answer this process, which another may cure; the reason is on standard error.
     """
     try:
-        settings = parse_arguments(argv)
+        settings = parse_arguments(take_everywhere(sys.argv[1:] if argv is None else argv))
         logging.basicConfig(
             level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
         return _run(settings)
     except (StartupError, ModelError) as error:
+        show_where()
         print(f"edgeburst-edge: {error}", file=sys.stderr)
         return 1 if isinstance(error, DeviceLost) else 2
 

@@ -14,6 +14,7 @@ from edge_server.gpu_share import GpuShare
 from models.card import Card
 from models.catalogue import DEFAULT, card_of, cards_in
 from models.runtime_names import RuntimeNames, read_runtimes
+from scheduler.program_options import add_everywhere
 from scheduler.wsgi.tls import TlsFiles
 
 _EPILOG = """\
@@ -178,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_everywhere(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s); beyond it: --token-env or --open")
     add("--port", type=_port, default=8700, help="TCP port, 0 for a free one (default %(default)s)")

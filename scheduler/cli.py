@@ -6,16 +6,13 @@ of the sub-commands that it runs. Such a module has `add_parser(subparsers)` and
 
 import argparse
 import importlib
-import importlib.metadata
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.terminal import be_quiet
+from scheduler.program_options import add_everywhere, show_where, take_everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +122,6 @@ SUB_COMMANDS = (
 )
 
 
-EVERYWHERE = {
-    "--quiet": "no progress and no notes on stderr",
-    "--no-color": "no colours, as with NO_COLOR=1",
-    "--debug": "after an error, also where in the program it was found",
-}
-"""Options of every sub-command, with what they do."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command.
 
@@ -143,12 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 what the command looks for is not so, 2 error (one sentence on stderr), 130
         interrupted, 141 the reader of its output is gone.
     """
-    arguments, debug = _everywhere(list(sys.argv[1:] if argv is None else argv))
     try:
-        return _run(arguments)
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except EdgeburstError as error:
-        if debug:
-            traceback.print_exc()
+        show_where()
         print(f"edgeburst: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -159,24 +146,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _everywhere(arguments: list[str]) -> tuple[list[str], bool]:
-    """Takes out of the arguments, and obeys, what every sub-command understands; returns the others, and --debug.
-
-    >>> _everywhere(["fc", "plan", "--debug", "--", "--quiet"])
-    (['fc', 'plan', '--', '--quiet'], True)
-    """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    given = [word for word in arguments[:end] if word in EVERYWHERE]
-    be_quiet("--quiet" in given)
-    if "--no-color" in given:
-        os.environ["NO_COLOR"] = "1"  # rich follows it, and child processes do
-    return [word for word in arguments[:end] if word not in EVERYWHERE] + arguments[end:], "--debug" in given
-
-
-def _run(arguments: list[str]) -> int:
+def _run(given: list[str]) -> int:
+    arguments = take_everywhere(given)
     for command in SUB_COMMANDS:
         if command.passes_on and arguments[:1] == [command.name]:
-            passed_on: int = _import(command).run_with(arguments[1:])
+            given.remove(command.name)
+            passed_on: int = _import(command).run_with(given)
             return passed_on
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     parser, modules = _parser(chosen)
@@ -198,9 +173,7 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, Modu
         epilog="examples:\n" + "\n".join(f"  {command.example}" for command in SUB_COMMANDS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    for option, words in EVERYWHERE.items():
-        parser.add_argument(option, action="store_true", help=f"{words}; everywhere on the command line")
+    add_everywhere(parser)
     subparsers = parser.add_subparsers(dest="sub_command", metavar="COMMAND", required=True)
     modules = {}
     for command in SUB_COMMANDS:
@@ -218,13 +191,14 @@ def whole_parser() -> argparse.ArgumentParser:
     parser, _ = _parser(None)
     [subparsers] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
     for command in SUB_COMMANDS:
-        if command.passes_on:
-            continue
         try:
             module = _import(command)
         except EdgeburstError:
             continue
         del subparsers._name_parser_map[command.name]  # noqa: SLF001 - it was there without its options
+        if command.passes_on:
+            subparsers._name_parser_map[command.name] = module.parser()  # noqa: SLF001
+            continue
         module.add_parser(subparsers)
     return parser
 
@@ -236,16 +210,6 @@ def _complete_help(parser: argparse.ArgumentParser, command: SubCommand) -> None
     if not parser.epilog:
         parser.epilog = f"example:\n  {command.example}"
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        try:
-            version = importlib.metadata.version("edgeburst")
-        except importlib.metadata.PackageNotFoundError:
-            version = "(not installed: run from a source tree)"
-        print(f"edgeburst {version}")
-        parser.exit(0)
 
 
 def _import(command: SubCommand) -> ModuleType:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of that command, for the shell's completion."""
+    # Imported here: the command itself needs nothing of it in this process.
+    from models.authoring.command import parser
+
+    return parser()
 
 
 def run_with(arguments: Sequence[str]) -> int:

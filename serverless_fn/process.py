@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from scheduler.program_options import show_where, take_everywhere
 from scheduler.wsgi.limits import NEVER_S, Limits
 from scheduler.wsgi.server import WebServer, listen
 from scheduler.wsgi.stopping import Stop
@@ -37,7 +38,7 @@ _DRAIN_LIMIT_S = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
     try:
-        settings = read_settings(os.environ, sys.argv[1:] if argv is None else argv)
+        settings = read_settings(os.environ, take_everywhere(sys.argv[1:] if argv is None else argv))
         serve(settings, backend_of(settings))
     except SettingsError as error:
         return _refused(str(error))
@@ -74,5 +75,6 @@ def make_server(app: WSGIApplication, listeners: Sequence[socket.socket]) -> Web
 
 
 def _refused(message: str) -> int:
+    show_where()
     print(message, file=sys.stderr)
     return 2

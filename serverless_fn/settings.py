@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from models.errors import ModelError
 from models.runtime_names import RuntimeNames, read_runtimes
+from scheduler.program_options import add_everywhere
 
 Tensors = Literal["binary", "json"]
 
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="edgeburst-function [options] [-- COMMAND ...]",
     )
+    add_everywhere(parser)
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="NAME|FOLDER", help="model to serve, repeatable")
     add("--models", action="append", default=[], metavar="DIR", help="serve every folder in it with a model.toml")

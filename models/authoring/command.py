@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from models.authoring.draft import AuthoringError, Draft
 from models.card import CARD_FILE, TensorSpec
 from models.card_reader import DATATYPES, read_card
 from models.errors import ModelError
+from scheduler.program_options import add_everywhere, show_where, take_everywhere
+from scheduler.terminal import progress
 
 _EPILOG = """\
 examples:
@@ -36,23 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit status: 0, 1 if a check failed, 2 if an argument, a file or a card cannot be used.
+        The exit status: 0, 1 if a check failed, 2 if an argument, a file or a card cannot be used, 130 if interrupted.
     """
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(take_everywhere(sys.argv[1:] if argv is None else argv))
     try:
         return int(given.run(given))
     except ModelError as error:
+        show_where()
         print(f"edgeburst-model: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="edgeburst-model",
         description="Makes a model's folder (model.toml and its files) that edge, function and daemon read.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_everywhere(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_new(commands.add_parser("new", help="write a card from a model's file, or from Triton's or MLServer's"))
     check = commands.add_parser("check", help="load a model, run batches of 1, 2 and the largest size, measure")
@@ -66,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--weights", type=Path, metavar="FILE", help="weights that the folder does not hold")
     convert.add_argument("--weights-sha256", metavar="HEX", help="their SHA-256, needed with --weights")
     convert.set_defaults(run=_convert)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
@@ -117,6 +128,11 @@ def _new(given: argparse.Namespace) -> int:
     draft.max_batch = given.max_batch or draft.max_batch
     path = drafts.write(draft, given.folder, name=given.name, overwrite=given.overwrite)
     card = read_card(given.folder)
+    if given.json:
+        tensors = {"inputs": [asdict(spec) for spec in card.inputs], "outputs": [asdict(spec) for spec in card.outputs]}
+        about = {"card": str(path), "model": card.name, "format": card.format, **tensors, "notes": list(draft.notes)}
+        print(json.dumps(about, indent=2))
+        return 0
     print(f"wrote {path}: {card.name}, {card.format}")
     for kind, specs in (("takes", card.inputs), ("gives", card.outputs)):
         for spec in specs:
@@ -197,13 +213,31 @@ def _check(given: argparse.Namespace) -> int:
     from models.loading import load
 
     card = read_card(given.folder)
-    model = load(card, device=given.device, runtime=given.runtime, threads=given.threads, measure_s=_MEASURE_S)
+    with progress(f"loading {card.name} and comparing the runtimes"):
+        model = load(card, device=given.device, runtime=given.runtime, threads=given.threads, measure_s=_MEASURE_S)
     try:
-        measured, difference = check_model(card, model)
+        with progress(f"checking {card.name}", unit="batches") as work:
+            measured, difference = check_model(card, model, on_batch=work.advance)
     except CheckFailed as error:
+        if given.json:
+            print(json.dumps({"model": card.name, "ok": False, "error": str(error)}))
         print(f"edgeburst-model: {card.name}: {error}", file=sys.stderr)
         return 1
     report = model.runtime
+    if given.json:
+        found = {
+            "model": card.name,
+            "ok": True,
+            "identity": model.identity,
+            "runtime": report.name,
+            "device": report.device,
+            "precision": report.precision,
+            "tried_s": dict(report.tried),
+            "batches": [{**asdict(row), "items_per_s": row.items_per_s} for row in measured],
+            "largest_difference": difference,
+        }
+        print(json.dumps(found, indent=2))
+        return 0
     print(f"{card.name} ({CARD_FILE} and files: {model.identity or 'not all there'})")
     print(f"  runs on {report.name}, {report.device}, {report.precision}")
     for candidate, outcome in report.tried.items():
@@ -222,8 +256,12 @@ def _convert(given: argparse.Namespace) -> int:
     card = read_card(given.folder)
     if card.format in ("onnx", "python"):
         raise AuthoringError(f"model {card.name} is of format {card.format}: only models of torch are converted")
-    load(card, device="cpu", runtime="onnxruntime", weights=given.weights, weights_sha256=given.weights_sha256)
-    path = converted(card, weights_of(card, given.weights, given.weights_sha256, random=False))
+    with progress(f"converting {card.name}"):
+        load(card, device="cpu", runtime="onnxruntime", weights=given.weights, weights_sha256=given.weights_sha256)
+        path = converted(card, weights_of(card, given.weights, given.weights_sha256, random=False))
+    if given.json:
+        print(json.dumps({"model": card.name, "onnx": str(path)}))
+        return 0
     print(
         f"{card.name}: {path} gives the same answers; hosts with onnxruntime use it as long as the model stays the same"
     )

@@ -49,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
     new.add_argument("--tenant", default="", help="tenant of its requests, whatever they name")
     new.add_argument("--rate-rps", type=float, metavar="N", help="maximum of requests a second")
     new.add_argument("--concurrency", type=int, metavar="N", help="maximum of unanswered requests")
+    new.add_argument("--json", action="store_true", help="print one JSON object: token and table")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,8 +60,12 @@ def run(args: argparse.Namespace) -> int:
     """
     table = table_of(args)
     token = secrets.token_urlsafe(_BYTES)
+    hashed = table.replace("HASH", sha256(token.encode()).hexdigest())
+    if args.json:
+        print(json.dumps({"token": token, "table": hashed}))
+        return 0
     print(f"token, shown this once: {token}\n")
-    print(table.replace("HASH", sha256(token.encode()).hexdigest()))
+    print(hashed)
     return 0
 
 

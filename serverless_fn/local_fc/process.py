@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from scheduler.program_options import add_everywhere, show_where, take_everywhere
 from serverless_fn.local_fc.config import Config, ConfigError, load_config
 from serverless_fn.local_fc.endpoint import Endpoint, build_services
 from serverless_fn.local_fc.ids import Ids
@@ -53,7 +54,7 @@ When the endpoint listens, it prints one line of JSON with its host and port.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the endpoint; returns the exit status."""
-    options = _parse(argv)
+    options = _parse(take_everywhere(sys.argv[1:] if argv is None else argv))
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     try:
         config = load_config(options.config)
@@ -87,6 +88,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_everywhere(parser)
     parser.add_argument("--config", type=Path, required=True, help="TOML file, see below")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="port to listen on; 0 for a free port (default)")
@@ -125,5 +127,6 @@ def _port(text: str) -> int:
 
 
 def _refused(message: str) -> int:
+    show_where()
     print(message, file=sys.stderr)
     return 2

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from edge_server.__main__ import main as edge_main
+from models.authoring import command as model_command
 from scheduler import cli
 from scheduler.completion_command import script, words_by_path
 from scheduler.doctor import command as doctor
 from scheduler.doctor.rows import Row, ok
-from scheduler.terminal import be_quiet, note, progress_console
+from scheduler.program_options import EVERYWHERE
+from scheduler.terminal import Progress, be_quiet, first_interrupt, note, progress, progress_console
+from serverless_fn.__main__ import main as function_main
+from serverless_fn.local_fc.__main__ import main as local_fc_main
+
+README = Path(__file__).parents[2] / "scheduler" / "README.md"
 
 
 def completed(words: str, folder: Path, shell: str = "bash") -> list[str]:
@@ -98,8 +110,118 @@ def test_an_interrupted_doctor_shows_what_it_has_found(
 
 
 def test_every_sub_command_says_its_exit_status_or_has_the_usual_ones() -> None:
-    text = (Path(__file__).parents[2] / "scheduler" / "README.md").read_text()
+    text = README.read_text()
     table = text[text.index("| `edgeburst` | what it does | exit status |") :].partition("\n\n")[0]
     for command in cli.SUB_COMMANDS:
         [row] = [line for line in table.splitlines() if line.startswith(f"| `{command.name}` |")]
         assert row.rsplit("|", 2)[1].strip().startswith("0")
+
+
+def leaves(parser: argparse.ArgumentParser, path: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Each command that can be called, with its options."""
+    below = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    for action in below:
+        for name, one in action.choices.items():
+            yield from leaves(one, f"{path} {name}".strip())
+    if not below:
+        yield path, {option for action in parser._actions for option in action.option_strings}
+
+
+def test_the_table_says_which_commands_have_json_and_names_every_other() -> None:
+    having = {path for path, options in leaves(cli.whole_parser()) if "--json" in options}
+    without = {path for path, _ in leaves(cli.whole_parser())} - having
+    text = README.read_text()
+    table = text[text.index("| with `--json` | progress |") :].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for row in rows for name in re.findall("`([^`]+)`", row)} == having
+    sentence = text[text.index("Without `--json` are") :].partition(".\n")[0]
+    assert set(re.findall("`([^`]+)`", sentence)) - {"--json", "--log-format json"} == without
+
+
+def test_every_command_takes_the_common_options_anywhere_and_refuses_an_unknown_one() -> None:
+    for path, _ in leaves(cli.whole_parser()):
+        if path.startswith("model "):
+            continue  # a process of its own; its parser is tried below
+        words = path.split()
+        for place in range(len(words) + 1):
+            with pytest.raises(SystemExit) as ended:
+                cli.main([*words[:place], *EVERYWHERE, *words[place:], "--help"])
+            assert ended.value.code == 0, (path, place)
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--no-such-option"])
+        assert ended.value.code == 2, path
+    be_quiet(False)
+
+
+@pytest.mark.parametrize(
+    ("program", "main"),
+    [
+        ("edgeburst", cli.main),
+        ("edgeburst-model", model_command.main),
+        ("edgeburst-edge", edge_main),
+        ("edgeburst-function", function_main),
+        ("edgeburst-local-fc", local_fc_main),
+    ],
+)
+def test_every_program_says_its_version_and_refuses_an_unknown_option(
+    program: str, main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out.split()[0]) == (0, program)
+    try:
+        status: object = main(["--no-such-option"])
+    except SystemExit as ended_with:
+        status = ended_with.code
+    assert status == 2
+    said = capsys.readouterr().err
+    assert said
+    assert "Traceback" not in said
+
+
+def test_debug_shows_where_a_model_was_not_found(capsys: pytest.CaptureFixture[str]) -> None:
+    for main, words in ((model_command.main, ["check", "/nothing"]), (edge_main, ["--model", "/nothing"])):
+        assert main(words) == 2
+        [sentence] = capsys.readouterr().err.splitlines()
+        assert main([*words, "--debug"]) == 2
+        assert capsys.readouterr().err.splitlines()[0] == "Traceback (most recent call last):"
+        assert main(words) == 2
+        assert capsys.readouterr().err.splitlines() == [sentence]
+
+
+def test_a_token_as_json_has_the_table_with_its_hash(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["token", "new", "camera-3", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert f'sha256 = "{sha256(made["token"].encode()).hexdigest()}"' in made["table"]
+
+
+def test_progress_is_written_to_a_terminal_only_and_counts_whatever_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("waiting", 2, "items") as work:
+        work.advance()
+        work.print("a row")
+    assert capsys.readouterr() == ("a row\n", "")
+    assert "1 of 2 items" in work.words(1.0)
+
+
+@pytest.mark.parametrize(
+    ("done", "elapsed_s", "words"),
+    [(0, 5.0, "0 of 90 calls, 0/s"), (30, 60.0, "30 of 90 calls, 0.5/s, 2:00 left"), (90, 3.0, "90 of 90 calls, 30/s")],
+)
+def test_progress_says_rate_and_remaining_time(done: int, elapsed_s: float, words: str) -> None:
+    work = Progress("calling", 90, "calls")
+    work.reach(done)
+    assert work.words(elapsed_s).endswith(words)
+    assert work.words(elapsed_s, 40) == f"calling  {words}"[:40]
+
+
+def test_the_first_interrupt_is_noted_and_the_second_raises() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with first_interrupt() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
