@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of that command, for the shell's completion."""
-    # Imported here: the command itself needs nothing of it in this process.
-    from models.authoring.command import parser
+    # Imported here: the command itself is another process.
+    from models.authoring.arguments import parser
 
     return parser()
 
