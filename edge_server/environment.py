@@ -15,12 +15,12 @@ def environment() -> dict[str, object]:
 
     `numpy_fits_torch` is null without torch.
     """
-    numpy, torch = _version("numpy"), _version("torch")
+    numpy, torch = version_of("numpy"), version_of("torch")
     return {
         "python": platform.python_version(),
         "numpy": numpy,
         "torch": torch,
-        "onnxruntime": _version("onnxruntime"),
+        "onnxruntime": version_of("onnxruntime"),
         "numpy_fits_torch": _exchanged() if "torch" in sys.modules else fit(numpy, torch),
     }
 
@@ -53,7 +53,8 @@ def _exchanged() -> bool | None:
     return True
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Returns the installed release of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

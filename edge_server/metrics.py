@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
+from edge_server.environment import version_of
 from models.runtime import RuntimeReport
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0)
@@ -59,7 +62,7 @@ class Metrics:
             registry=registry,
         )
         self._responses = Counter(
-            "edgeburst_edge_responses_total", "HTTP responses, by status.", ["status"], registry=registry
+            "edgeburst_edge_responses_total", "HTTP responses, by status.", ["code"], registry=registry
         )
         self._model_info = Gauge(
             "edgeburst_edge_model_info",
@@ -67,6 +70,12 @@ class Metrics:
             ["model", "runtime", "device", "precision", "identity"],
             registry=registry,
         )
+        Gauge(
+            "edgeburst_edge_build_info",
+            "1; the labels say which release runs on which Python.",
+            ["version", "python"],
+            registry=registry,
+        ).labels(version_of("edgeburst") or "", platform.python_version()).set(1)
         Gauge("edgeburst_edge_batches_in_hand", "Batches that are served or wait.", registry=registry).set_function(
             in_hand
         )
@@ -101,4 +110,20 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Returns all metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return generate_latest(_WithoutCreated(self._registry))
+
+
+class _WithoutCreated(CollectorRegistry):
+    """A registry without the series that say when each of its others began: nothing uses them, and they are as many.
+
+    The switch of prometheus_client is one for the whole process, which Ray may share.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._all = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._all.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric

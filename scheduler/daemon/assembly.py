@@ -14,7 +14,6 @@ from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.backends.uplink_meter import UplinkMeter
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
-from scheduler.daemon.engine_alarms import EngineAlarms
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.history.feed import Feed
@@ -195,12 +194,11 @@ def assemble(
         state: what outlives the process; None: nothing does.
         borrower: leases money from another daemon; None: it is leased from `state`, if there is one.
     """
-    servers, meter = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock)
-    control, ring = _control(settings, state, servers), DecisionRing(settings.explain_ring)
+    servers, meter, counters = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock), InferenceCounters()
+    control, ring, plans = _control(settings, state, servers), DecisionRing(settings.explain_ring), PlanHistory()
     engine, recorder = Engine(settings, control, ring), _recorder(config, settings, clock)
-    explanations, note = _explanations(config, engine, ring, clock), partial(_note_recalled, state, control, engine)
-    counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
-    batches, served = BatchRing(config.daemon.records, counters), _served(config, state)
+    explanations, note = _explanations(config, engine, ring, clock), partial(_note, state, control, engine)
+    batches, served, own_latency = BatchRing(config.daemon.records, counters), _served(config, state), OwnLatency()
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
     runner = Runner(
         engine=engine,
@@ -242,6 +240,7 @@ def assemble(
         explain=explanations,
         why_unmeasured=served.why_unmeasured,
         lend=None if state is None else state.lend,
+        batch_metrics=batches.metrics,
         feed=Feed(_sources(status, runner, batches), clock=clock),
         identities=served.identities,
     )
@@ -249,10 +248,9 @@ def assemble(
 
 
 def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Sources:
-    """Returns what the page's feed asks: the same as the status, before it is made JSON."""
-    alarms = EngineAlarms()
+    """Returns what the page's feed asks, once a second: the same as the status, before it is made JSON."""
     return Sources(
-        engine=lambda: alarms.look(status.engine()),
+        engine=lambda: status.alarms.look(status.engine()),
         runner=runner.statistics,
         plans=status.plans.all,
         batches=batches.newest,
@@ -267,7 +265,7 @@ def _edge_rows(runner: Runner) -> list[dict[str, object]]:
     return [{"name": name, **edge.status()} for name, edge in runner.edges().items()]
 
 
-def _note_recalled(state: StateKeeper | None, control: Control, engine: Engine) -> None:
+def _note(state: StateKeeper | None, control: Control, engine: Engine) -> None:
     if state is not None:
         state.recalled(control.recalled, engine.statistics())
 

@@ -62,6 +62,10 @@ class ClockWatch:
         self._wall, self._elapsed, self._awake = wall, elapsed, awake
         self._ahead_s = wall() - elapsed()
         self._slept_s = elapsed() - awake()
+        self.steps, self.sleeps = 0, 0
+        """How often `look` has seen each."""
+        self.stepped_in_all_s = 0.0
+        """Sum of its steps, without their signs."""
 
     def stepped_s(self) -> float:
         """Returns by how much the wall clock was set ahead since the last call; negative: back; 0: it was not."""
@@ -78,12 +82,15 @@ class ClockWatch:
     def look(self) -> None:
         """Logs one sentence for a step, and one for a sleep."""
         if slept_s := self.slept_s():
+            self.sleeps += 1
             message = (
                 f"this host slept for {span(slept_s)}; the deadlines of what waited have moved by as much, and"
                 " connections may have ended meanwhile"
             )
             log(logging.WARNING, "host_slept", seconds=slept_s, message=message)
         if step_s := self.stepped_s():
+            self.steps += 1
+            self.stepped_in_all_s += abs(step_s)
             way = "ahead" if step_s > 0 else "back"
             message = (
                 f"this host's clock was set {way} by {span(abs(step_s))}; deadlines and spend caps do not follow it,"

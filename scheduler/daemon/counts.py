@@ -1,16 +1,16 @@
 """Counts as plain numbers, which become Prometheus' metrics when they are read.
 
 A request changes a dozen of them. With the counters of prometheus_client each takes a look-up by labels and a lock.
+There are no series `_created`: they would double the number, and `process_start_time_seconds` says when it all began.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 Labels = tuple[str, ...]
@@ -23,7 +23,7 @@ class Counts(Collector):
     >>> counts = Counts("letters_read", "Letters.", ("letter",))
     >>> for letter in "aba":
     ...     counts.add((letter,))
-    >>> [(sample.labels, sample.value) for metric in counts.collect() for sample in metric.samples[::2]]
+    >>> [(sample.labels, sample.value) for metric in counts.collect() for sample in metric.samples]
     [({'letter': 'a'}, 2), ({'letter': 'b'}, 1)]
     """
 
@@ -33,7 +33,6 @@ class Counts(Collector):
         """Starts without counts; a registry reads it from then on."""
         self._named = name, text, tuple(labels)
         self._values: dict[Labels, int] = {}
-        self._created_s: dict[Labels, float] = {}
         if registry is not None:
             registry.register(self)
 
@@ -42,15 +41,15 @@ class Counts(Collector):
         try:
             self._values[labels] += count
         except KeyError:
-            self._values[labels], self._created_s[labels] = count, _now_s()
+            self._values[labels] = count
+
+    def begin(self, labels: Labels) -> None:
+        """Shows a counter before it counts: Prometheus sees no growth in one that appears with its first count."""
+        self._values.setdefault(labels, 0)
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metric."""
-        name, text, labels = self._named
-        family = CounterMetricFamily(name, text, labels=labels)
-        for values, count in list(self._values.items()):
-            family.add_metric(values, count, created=self._created_s[values])
-        yield family
+        yield counter(*self._named, self._values.items())
 
     def describe(self) -> Iterator[Metric]:
         """Yields the metric without counts: what a registry checks names with."""
@@ -61,12 +60,11 @@ class Counts(Collector):
 class Distribution:
     """One histogram."""
 
-    __slots__ = ("bounds", "counts", "created_s", "total")
+    __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """Starts without values; `bounds` ascend, and each belongs to the bucket below it."""
         self.bounds, self.counts, self.total = bounds, [0] * (len(bounds) + 1), 0.0
-        self.created_s = _now_s()
 
     def observe(self, value: float) -> None:
         """Counts a value."""
@@ -113,13 +111,7 @@ class Distributions(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metric."""
-        name, text, labels = self._named
-        family = HistogramMetricFamily(name, text, labels=labels)
-        bounds = [*map(str, self._bounds), "+Inf"]
-        for values, one in list(self._of.items()):
-            family.add_metric(values, list(zip(bounds, accumulate(one.counts), strict=True)), one.total)
-            family.add_sample(f"{name}_created", dict(zip(labels, values, strict=True)), one.created_s)
-        yield family
+        yield histogram(*self._named, self._of.items())
 
     def describe(self) -> Iterator[Metric]:
         """Yields the metric without values: what a registry checks names with."""
@@ -127,6 +119,26 @@ class Distributions(Collector):
         yield HistogramMetricFamily(name, text, labels=labels)
 
 
-def _now_s() -> float:
-    """Returns the time of day, which Prometheus is told of when a metric began."""
-    return datetime.now(timezone.utc).timestamp()
+def counter(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labels, float]]) -> Metric:
+    """Returns counters of one name, by labels."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in rows:
+        family.add_metric(key, value)
+    return family
+
+
+def gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labels, float]]) -> Metric:
+    """Returns gauges of one name, by labels."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in rows:
+        family.add_metric(key, value)
+    return family
+
+
+def histogram(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labels, Distribution]]) -> Metric:
+    """Returns histograms of one name, by labels."""
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, one in rows:
+        bounds = [*map(str, one.bounds), "+Inf"]
+        family.add_metric(key, list(zip(bounds, accumulate(one.counts), strict=True)), one.total)
+    return family

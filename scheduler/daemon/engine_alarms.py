@@ -1,4 +1,4 @@
-"""Caps that are reached and circuits that open, as log lines: one when it begins, one when it ends."""
+"""Caps that are reached and circuits that open, as log lines: one when it begins, one when it ends; and how often."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,18 @@ class EngineAlarms:
         self._closed_by = ""
         self._open: Mapping[tuple[str, str], None] = {}
         """Place and model, empty for all of the place's, whose circuits are open."""
+        self.opened: dict[tuple[str, str], int] = {}
+        """How often each was seen to open; 0 for places that never did."""
 
     def look(self, seen: EngineStatistics) -> EngineStatistics:
         """Logs what has changed since the last look; returns what it was given."""
         self._look_at_caps(seen)
         found = dict.fromkeys(_open_circuits(seen))
+        for circuit in _circuits(seen):
+            self.opened.setdefault(circuit, 0)
         for place, model in found:
             if (place, model) not in self._open:
+                self.opened[(place, model)] = self.opened.get((place, model), 0) + 1
                 what = f"model {model} gets no batches at {place}" if model else f"{place} gets no batches"
                 message = f"{what} until a probe of it succeeds; the lines before this one say what failed"
                 log(logging.WARNING, "circuit_open", place=place, **_named(model), message=message)
@@ -51,6 +56,19 @@ class EngineAlarms:
 
 def _named(model: str) -> Mapping[str, str]:
     return {"model": model} if model else {}
+
+
+def _circuits(seen: EngineStatistics) -> Iterator[tuple[str, str]]:
+    """Yields place and model of each circuit that there is; of the place as a whole, no model."""
+    for edge in seen.edges:
+        yield str(Place.edge(edge.name)), ""
+    if any(model.function_up is not None for model in seen.models_up):
+        yield "functions", ""
+    for model in seen.models_up:
+        for name, _ in model.edges:
+            yield str(Place.edge(name)), model.model
+        if model.function_up is not None:
+            yield "functions", model.model
 
 
 def _open_circuits(seen: EngineStatistics) -> Iterator[tuple[str, str]]:

@@ -144,7 +144,7 @@ class BatchSender:
         send.item_crc32 = "".join(sums) if all(sums) else ""
         pending = _PendingBatch(send, members, spans, self._backends.get(batch.place.endpoint))
         self._pending[batch.batch_id] = pending
-        self._ring.sent(batch)
+        self._ring.sent(batch, [member.call.class_name for member in members])
         task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
         pending.guard = asyncio.get_running_loop().call_at(batch.give_up_at_s, self._give_up, pending, task)
 
@@ -295,7 +295,8 @@ class BatchSender:
         """Records the outcome of a batch that was given up: no client gets it, but its bill is now known."""
         pending.cancel_guard()
         self.late_answers += 1
-        self._record(pending, report, batch_bill(pending.send, report, failure, final=True), error=pending.given_up)
+        bill = batch_bill(pending.send, report, failure, final=True)
+        self._record(pending, report, bill, error=pending.given_up, late=True)
         if pending.send.tier is not None:
             self._post(BillArrived(pending.batch.batch_id, report, None if failure is None else failure.kind))
 
@@ -313,7 +314,15 @@ class BatchSender:
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, **said, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))
 
-    def _record(self, pending: _PendingBatch, report: BatchReport, bill: Bill, *, error: Failure | None = None) -> None:
+    def _record(
+        self,
+        pending: _PendingBatch,
+        report: BatchReport,
+        bill: Bill,
+        *,
+        error: Failure | None = None,
+        late: bool = False,
+    ) -> None:
         batch = pending.batch
         self._ring.add(
             BatchRecord(
@@ -326,7 +335,8 @@ class BatchSender:
                 log_tail=pending.send.log_tail,
                 error="" if error is None else f"{error.kind.value}: {error.message}",
                 tenants=items_by_tenant([member.call for member in pending.members], self._ring.tenants),
-            )
+            ),
+            late=late,
         )
 
     def _bare_report(self, pending: _PendingBatch) -> BatchReport:

@@ -1,10 +1,7 @@
-"""Service classes whose percentile the present plan cannot keep, as log lines and as metrics."""
+"""Service classes whose percentile the present plan cannot keep, as log lines."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from collections.abc import Mapping, Sequence
 
 from scheduler.daemon.logs import log
 from scheduler.domain.plans import ModelSettings, Plan
@@ -44,30 +41,3 @@ def _infeasible(plan: Plan) -> dict[tuple[str, str], str]:
     return {
         (group.model, each.name): each.reason for group in plan.groups for each in group.outlooks if not each.feasible
     }
-
-
-def plan_metrics(plan: Mapping[str, Any], changes: Mapping[str, Any]) -> Iterator[Metric]:
-    """Yields what a plan promises each class, the changes found, and the alarms, as GET /v1/status shows them."""
-    labels = ["model", "class"]
-    feasible = GaugeMetricFamily(
-        "edgeburst_plan_feasible", "1 while the present plan keeps the class's percentile.", labels=labels
-    )
-    within = GaugeMetricFamily(
-        "edgeburst_plan_expected_within_slo",
-        "Fraction of the class's items that the present plan expects in time.",
-        labels=labels,
-    )
-    alarm = GaugeMetricFamily(
-        "edgeburst_alarm", "1 while the condition that `alarm` names needs attention.", labels=["alarm", "model"]
-    )
-    for group in plan["groups"]:
-        for each in group["outlooks"]:
-            feasible.add_metric([group["model"], each["name"]], float(each["feasible"]))
-            within.add_metric([group["model"], each["name"]], each["expected_within_slo"])
-        alarm.add_metric(["plan-infeasible", group["model"]], float(not group["feasible"]))
-        slower = any(model == group["model"] for model, _ in changes.get("slower", ()))
-        alarm.add_metric(["function-slower", group["model"]], float(slower))
-    found = CounterMetricFamily("edgeburst_changes", "Changes that were found, by what changed.", labels=["cause"])
-    for cause, count in changes.get("found", {}).items():
-        found.add_metric([cause], count)
-    yield from (feasible, within, alarm, found)

@@ -1,7 +1,7 @@
 """The latest batches that ended: a bounded ring, which GET /v1/batches reads."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from math import isnan, nan
@@ -9,6 +9,7 @@ from struct import Struct
 from typing import Any
 
 from scheduler.daemon.backends.batch_send import BatchSend
+from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.domain.batches import Batch, BatchReport, Failure
@@ -209,37 +210,34 @@ class BatchRing:
         """By batch, ascending by number, and all after those in `_packed`."""
         self._words: dict[Words, Words] = {}
         self._last_number = 0
-        self._placements: Counter[tuple[str, str]] = Counter()
-        self._left: Counter[tuple[str, str]] = Counter()
-        self._disbelieved: Counter[tuple[str, str]] = Counter()
+        self.metrics = BatchMetrics()
+        """Counts what is sent and what ends, however few records are kept."""
 
-    def sent(self, batch: Batch) -> None:
-        """Counts a batch that leaves, and its requests, by its place and by why it left and what decided for each."""
-        place = str(batch.place)
-        if batch.why_left is not None:
-            self._left[(place, batch.why_left.value)] += 1
-        self._placements.update([(place, reason.value) for reason in batch.reasons])
+    def sent(self, batch: Batch, classes: Sequence[str] = ()) -> None:
+        """Counts a batch that leaves, and its requests, whose classes these are; empty: not known."""
+        self.metrics.sent(batch, classes)
 
     def placements(self) -> list[dict[str, object]]:
         """Returns how many requests were sent to each place for each reason, hedged ones once for each copy."""
-        counted = sorted(self._placements.items())
-        return [{"place": place, "reason": reason, "requests": requests} for (place, reason), requests in counted]
+        return self.metrics.placements()
 
     def left(self) -> list[dict[str, object]]:
         """Returns how many batches left for each place, by why they left when they did."""
-        return [
-            {"place": place, "why": why, "batches": batches} for (place, why), batches in sorted(self._left.items())
-        ]
+        return self.metrics.left()
 
     def disbelieved(self) -> list[dict[str, object]]:
         """Returns how many reports of each tier had a field that contradicts what was measured."""
-        counted = sorted(self._disbelieved.items())
+        counted = sorted(self.metrics.disbelieved.items())
         return [{"tier": tier, "field": name, "reports": reports} for (tier, name), reports in counted]
 
-    def add(self, record: BatchRecord) -> None:
-        """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""
-        place = record.batch.tier or str(record.batch.place)
-        self._disbelieved.update([(place, name) for name in record.report.disbelieved])
+    def add(self, record: BatchRecord, *, late: bool = False) -> None:
+        """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring.
+
+        Args:
+            record: the record.
+            late: whether the batch was recorded before, when it was given up.
+        """
+        self.metrics.ended(record, late=late)
         self._count(record)
         self._last_number += 1
         self._put(record.batch.batch_id, (self._last_number, record))

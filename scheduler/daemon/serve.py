@@ -197,7 +197,7 @@ class Daemon:
             self._admin_socket = await self._front.listen_admin(
                 socket_path(self._config, self._environ), needed=bool(own.admin_socket)
             )
-            self._side_task(watch_clocks(), name="clocks")
+            self._side_task(watch_clocks(self._service.clocks), name="clocks")
             self._side_task(self._history.run(), name="history")
             self._side_task(self._recorder.run(), name="record")
             self._side_task(self._front.wait_for_successor(), name="successor")

@@ -1,12 +1,13 @@
 """The daemon's state as JSON, for GET /v1/status."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from scheduler.daemon.engine_alarms import EngineAlarms
 from scheduler.domain.plans import Limits, Plan
 from scheduler.domain.statistics import EngineStatistics
 
@@ -41,10 +42,13 @@ class PlanHistory:
     def __init__(self, kept: int = PLANS_KEPT) -> None:
         """Keeps at most `kept` plans."""
         self._plans: deque[Plan] = deque(maxlen=kept)
+        self.causes: Counter[str] = Counter()
+        """How many plans were adopted, by cause."""
 
     def add(self, plan: Plan) -> None:
         """Appends a plan; the oldest is dropped when the history is full."""
         self._plans.append(plan)
+        self.causes[plan.cause] += 1
 
     def latest(self) -> Plan | None:
         """Returns the plan that the engine follows; None before the first."""
@@ -106,6 +110,8 @@ class DaemonStatus:
         self.edges = edges
         self._lender = lender
         self._recording = recording
+        self.alarms = EngineAlarms()
+        """Is shown the engine once a second."""
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -115,6 +121,10 @@ class DaemonStatus:
             "engine": jsonable(self.engine()),
             "limits": jsonable(self._limits()),
             "plans": self.plans.rows(),
+            "plans_adopted": dict(self.plans.causes),
+            "circuits_opened": [
+                {"place": place, "model": model, "times": times} for (place, model), times in self.alarms.opened.items()
+            ],
             "explanations": self._explanations(),
             "own_latency": jsonable(self.own_latency()),
             "state": self.state(),

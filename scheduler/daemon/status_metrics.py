@@ -1,4 +1,4 @@
-"""What /v1/status says of places, batches, models and the state folder, as metrics."""
+"""What /v1/status says of places, models and the state folder, as metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from scheduler.daemon.borrowing_metrics import money_metrics
+from scheduler.daemon.counts import counter, gauge
 from scheduler.domain.requests import Backend
 
 
@@ -21,31 +22,21 @@ def state_metrics(status: Mapping[str, Any]) -> Iterator[Metric]:
         yield CounterMetricFamily("edgeburst_state_failures", failures, value=state["failures"])
 
 
-def batches_left(status: Mapping[str, Any]) -> Metric:
-    """Returns why batches left."""
-    left = "Batches sent to a place, by why they left when they did."
-    family = CounterMetricFamily("edgeburst_batches_left", left, labels=["place", "why"])
-    for row in status.get("batches_left", ()):
-        family.add_metric([row["place"], row["why"]], row["batches"])
-    return family
+def circuits_opened(status: Mapping[str, Any]) -> Iterator[Metric]:
+    """Yields how often circuits opened, and how many answers came too late to be used."""
+    text = "Times that a place, or a model there (empty: the whole place), was seen to get no batches any more."
+    rows = [((row["place"], row["model"]), row["times"]) for row in status.get("circuits_opened", ())]
+    yield counter("edgeburst_circuit_openings", text, ("place", "model"), rows)
+    if (late := status.get("late_answers")) is not None:
+        text = "Answers of batches that had been given up: they are billed and used for nothing."
+        yield CounterMetricFamily("edgeburst_late_answers", text, value=late)
 
 
-def placements(status: Mapping[str, Any]) -> Metric:
-    """Returns where requests were sent, and why."""
-    sent = "Requests sent to a place, by the reason that decided it; a hedged request counts for each copy."
-    family = CounterMetricFamily("edgeburst_placements", sent, labels=["place", "reason"])
-    for row in status.get("placements", ()):
-        family.add_metric([row["place"], row["reason"]], row["requests"])
-    return family
-
-
-def disbelieved(status: Mapping[str, Any]) -> Metric:
-    """Returns which reports are not believed."""
-    text = "Reports of functions and the edge with a field that contradicts what was measured."
-    family = CounterMetricFamily("edgeburst_disbelieved_reports", text, labels=["tier", "field"])
-    for row in status.get("disbelieved", ()):
-        family.add_metric([row["tier"], row["field"]], row["reports"])
-    return family
+def paces(rows: Iterable[Mapping[str, Any]]) -> Metric:
+    """Returns how fast each place serves each model, beside the profile that it started from."""
+    text = "Learned service time over that of the profile: 2 takes twice as long; absent: nothing was learned yet."
+    learned = (((row["model"], row["place"]), row["times_profile"]) for row in rows if row["batches"])
+    return gauge("edgeburst_service_to_profile_ratio", text, ("model", "place"), learned)
 
 
 def models_up(rows: Iterable[Mapping[str, Any]]) -> Metric:

@@ -7,33 +7,39 @@ fixed lists.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.daemon.answer_metrics import AnswerMetrics
+from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.counts import Counts, Distribution, Distributions
+from scheduler.daemon.counts import Counts, Distributions, gauge
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
 from scheduler.daemon.history.counting import Counting
+from scheduler.daemon.host_metrics import HostMetrics
 from scheduler.daemon.model_statistics import InferenceCounters
-from scheduler.daemon.plan_alarms import plan_metrics
+from scheduler.daemon.plan_metrics import plan_metrics
 from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.served_models import model_metrics
 from scheduler.daemon.slo_budgets import budget_metrics
-from scheduler.daemon.status_metrics import batches_left, disbelieved, models_up, placements, state_metrics
+from scheduler.daemon.spend_metrics import SpendMetrics
+from scheduler.daemon.status_metrics import circuits_opened, models_up, paces, state_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
+from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
 FAULT = "fault"
 """A fault of the program ended the request, with a traceback in the log."""
+_KINDS = (ANSWERED, CANCELLED, FAULT, *(kind.value for kind in RefusalKind))
 _COLUMN_OF = {
     CANCELLED: "cancelled",
     RefusalKind.BAD_REQUEST.value: "rejected",
@@ -44,22 +50,17 @@ _COLUMN_OF = {
 SECONDS_KEPT = 300
 """Length of the history on the dashboard, seconds."""
 
-_SPENT_LABELS = ("what", "tier", "model", "tenant", "currency")
-
-_LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0)
 _OWN_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
-_ITEM_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _GAUGES = (
     ("queued_requests", "edgeburst_queue_requests", "Requests that wait for a batch."),
     ("unanswered_bytes", "edgeburst_unanswered_bytes", "Bytes of the request bodies in memory."),
     ("requests_in_flight", "edgeburst_in_flight_requests", "Requests that were sent to a backend."),
-    ("rate_rps", "edgeburst_arrival_rate", "Estimated arrival rate, items per second."),
     ("uplink_bytes_per_s", "edgeburst_uplink_bytes_per_second", "Estimated bandwidth to the functions."),
     ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round-trip time to the functions."),
     ("expected_drain_s", "edgeburst_expected_drain_seconds", "Expected time until the queue is empty."),
     ("leased", "edgeburst_leased", "Money leased and not spent, in the price sheet's currency."),
-    ("spent", "edgeburst_spent", "Money spent on functions since the start, in the price sheet's currency."),
+    ("spent", "edgeburst_spent_with_in_flight", "Money spent since the start, batches in flight as expected."),
 )
 
 
@@ -92,6 +93,8 @@ class Telemetry:
         backends: Callable[[], Sequence[str]],
         counters: InferenceCounters | None = None,
         counting: Counting | None = None,
+        batches: BatchMetrics | None = None,
+        host: HostMetrics | None = None,
     ) -> None:
         """Makes the metrics.
 
@@ -100,6 +103,8 @@ class Telemetry:
             backends: returns the names of the configured backends; called then too.
             counters: is told how each request ended; None: new ones.
             counting: counts for the history; None: a new one.
+            batches: counts batches; None: none are counted.
+            host: says what runs and on which clocks; None: it is left out.
         """
         self._counters = InferenceCounters() if counters is None else counters
         self._counting = Counting() if counting is None else counting
@@ -114,19 +119,24 @@ class Telemetry:
             by_class,
             registry=self.registry,
         )
+        # The metrics are read in turns with requests: what is part of another is read first.
+        self._within = Counts("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
         self._requests = Counts(
             "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
         )
-        self._within = Counts("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
         self._refusals = Counts(
             "edgeburst_refusals",
             "Refusals by kind, and by what decided where offers were compared.",
             ("kind", "reason"),
             registry=self.registry,
         )
-        self._answers = _AnswerMetrics(self.registry)
+        self._answers = AnswerMetrics()
+        self._host = host
+        for collector in (self._answers, batches, host):
+            if collector is not None:
+                self.registry.register(collector)
         self._http_errors = Counts(
-            "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
+            "edgeburst_http_errors", "Error responses by HTTP status.", ("code",), registry=self.registry
         )
         self._grpc_errors = Counts(
             "edgeburst_grpc_errors",
@@ -146,6 +156,19 @@ class Telemetry:
         self.registry.register(self.tenants)
         self.registry.register(_StatusCollector(status, backends))
         ProcessCollector(registry=self.registry)
+
+    def configure(self, classes: Mapping[str, Iterable[ServiceClass]], tenants: Collection[str]) -> None:
+        """Takes over the classes of each model, and the names of the tenants."""
+        named = [(model, each) for model, of_model in classes.items() for each in of_model]
+        for key in ((model, each.name) for model, each in named):
+            self._arrivals.begin(key)
+            self._within.begin(key)
+            for kind in _KINDS:
+                self._requests.begin((*key, kind))
+        self._answers.configure(each.slo_s for _, each in named)
+        self.tenants.configure(tenants, self._answers.bounds_s)
+        if self._host is not None:
+            self._host.configure(named)
 
     def arrived(self, call: InferenceCall) -> None:
         """Counts a request that was read and is valid."""
@@ -183,7 +206,7 @@ class Telemetry:
                 counts.function += 1
             counts.within_slo += within
         self._requests.add((call.model, call.class_name, ANSWERED))
-        self.tenants.ended(call, within_slo=within)
+        self.tenants.answered(call, within_slo=within, latency_s=latency_s)
         if within:
             self._within.add((call.model, call.class_name))
         self._counting.answered(
@@ -194,7 +217,7 @@ class Telemetry:
             slo_s=slo_s,
             items=call.items,
         )
-        self._answers.observe(call, answer, latency_s)
+        self._answers.answered(call, answer, latency_s)
         self._own_latency_s.observe(own_latency_s)
 
     def refused(
@@ -225,7 +248,7 @@ class Telemetry:
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
         self._requests.add((call.model, call.class_name, kind))
         if column == "refused":
-            self.tenants.ended(call, within_slo=False)
+            self.tenants.refused(call)
         if kind != CANCELLED:
             self._refusals.add((kind, reason))
 
@@ -285,55 +308,13 @@ class _Alone(Collector):
         yield self._metric
 
 
-class _AnswerMetrics:
-    """The histograms of answers."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ("model", "backend")
-        self._latency = Distributions(
-            "edgeburst_request_seconds",
-            "From a request's last byte to its answer.",
-            labels,
-            bounds=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self._wait = Distributions(
-            "edgeburst_wait_seconds",
-            "From a request's last byte until its batch is sent.",
-            labels,
-            bounds=_LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self._batch = Distributions(
-            "edgeburst_answer_batch_items",
-            "Items of the batch in which a request was answered.",
-            labels,
-            bounds=_ITEM_BUCKETS,
-            registry=registry,
-        )
-        self._items = Counts("edgeburst_items", "Items answered.", labels, registry=registry)
-        self._known: dict[tuple[str, str], tuple[Distribution, Distribution, Distribution]] = {}
-
-    def observe(self, call: InferenceCall, answer: Answer, latency_s: float) -> None:
-        labels = call.model, answer.backend.value
-        known = self._known.get(labels)
-        if known is None:
-            known = self._known[labels] = self._latency.of(labels), self._wait.of(labels), self._batch.of(labels)
-        latency, wait, batch = known
-        latency.observe(latency_s)
-        wait.observe(answer.wait_s)
-        batch.observe(answer.batch_items)
-        self._items.add(labels, call.items)
-
-
 class _StatusCollector(Collector):
     """The engine's state and the placements of requests, read when the metrics are read."""
 
     def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         self._status = status
         self._backends = backends
-        self._highest: dict[tuple[str, ...], float] = {}
-        """Of the money spent, by its labels."""
+        self._spend = SpendMetrics()
 
     def collect(self) -> Iterator[Metric]:
         status = self._status()
@@ -352,27 +333,14 @@ class _StatusCollector(Collector):
         yield models_up(values.get("models_up") or ())
         if "edge" in self._backends():
             yield from edge_metrics(values)
-        if values.get("warming_calls") is not None:
-            help_text = "Calls without requests that keep function instances warm."
-            yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])
-        if values.get("plan"):
-            yield from plan_metrics(values["plan"], values.get("changes") or {})
+        rates = (((model,), rate) for model, rate in (values.get("rates_rps") or {}).items())
+        yield gauge("edgeburst_arrival_items_per_second", "Estimated arrival rate.", ("model",), rates)
+        yield paces(values.get("paces") or ())
+        yield from plan_metrics(status)
         yield from budget_metrics(values.get("budgets") or ())
         yield quota_metric(values.get("quotas") or ())
         yield edge_limit_metric(values.get("edge_limits") or ())
-        yield placements(status)
-        yield batches_left(status)
         yield from state_metrics(status)
-        yield disbelieved(status)
+        yield from circuits_opened(status)
         yield from model_metrics(status)
-        yield self._spent(values)
-
-    def _spent(self, engine: Mapping[str, Any]) -> Metric:
-        text = "Money spent on functions, in the label's currency; corrected downwards only in /v1/status."
-        family = CounterMetricFamily("edgeburst_spent", text, labels=_SPENT_LABELS)
-        for row in engine.get("spending", ()):
-            labels = tuple(row[name] for name in _SPENT_LABELS)
-            # A counter must not fall: a correction downwards is made up for by what is spent later.
-            self._highest[labels] = max(self._highest.get(labels, 0.0), row["amount"])
-            family.add_metric(labels, self._highest[labels])
-        return family
+        yield from self._spend.metrics(values)

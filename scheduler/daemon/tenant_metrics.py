@@ -6,22 +6,31 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import InferenceCall
+from scheduler.daemon.counts import Distribution, counter, gauge, histogram
 from scheduler.domain.tenants import tenant_label
 
 _OF_TENANT = (
-    ("edge_s", "edgeburst_tenant_edge_seconds", "Seconds of the edge that a tenant used."),
-    ("spent", "edgeburst_tenant_spent", "Money that a tenant's part of the function batches cost."),
+    (
+        "spent",
+        "edgeburst_tenant_spent",
+        "Money that a tenant's part of the function batches cost, those in flight too.",
+    ),
+    ("open_requests", "edgeburst_tenant_open_requests", "Requests of a tenant that wait or are in flight."),
+    ("share", "edgeburst_tenant_share_ratio", "Part of the whole that a tenant's share is."),
 )
+_WINDOWS = (("hour", "spent_hour"), ("day", "spent_day"))
+_LABELS = ("tenant", "model", "class")
 
 
 @dataclass(slots=True)
 class _Count:
     """Requests of one tenant, model and class."""
 
+    latency: Distribution
     ended: int = 0
     """Answered or refused; not those that clients sent wrong or gave up."""
     within_slo: int = 0
@@ -34,19 +43,43 @@ class TenantMetrics(Collector):
         """Stores what returns the daemon's state; it is called when the metrics are read."""
         self._status = status
         self._names: frozenset[str] = frozenset()
+        self._bounds_s: tuple[float, ...] = ()
         self._counts: dict[tuple[str, str, str], _Count] = {}
+        self._costs: dict[tuple[str, str, str], float] = {}
+        """The highest so far: a counter must not fall where a bill is corrected downwards."""
 
-    def configure(self, names: Collection[str]) -> None:
-        """Takes over the names of the configured tenants; those that have left keep their counts."""
+    def configure(self, names: Collection[str], bounds_s: tuple[float, ...] = ()) -> None:
+        """Takes over the names of the configured tenants; those that have left keep their counts.
+
+        Args:
+            names: of the tenants.
+            bounds_s: of the histograms of latency, seconds; where they are others, these begin anew.
+        """
         self._names = frozenset(names)
+        if bounds_s != self._bounds_s:
+            self._bounds_s = bounds_s
+            for count in self._counts.values():
+                count.latency = Distribution(bounds_s)
 
-    def ended(self, call: InferenceCall, *, within_slo: bool) -> None:
-        """Counts a request that was answered or refused."""
+    def answered(self, call: InferenceCall, *, within_slo: bool, latency_s: float) -> None:
+        """Counts an answer."""
         if self._names:
-            key = tenant_label(call.tenant, self._names), call.model, call.class_name
-            count = self._counts.setdefault(key, _Count())
+            count = self._count(call)
             count.ended += 1
             count.within_slo += within_slo
+            count.latency.observe(latency_s)
+
+    def refused(self, call: InferenceCall) -> None:
+        """Counts a refusal that counts against the objective."""
+        if self._names:
+            self._count(call).ended += 1
+
+    def _count(self, call: InferenceCall) -> _Count:
+        key = tenant_label(call.tenant, self._names), call.model, call.class_name
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count(Distribution(self._bounds_s))
+        return count
 
     def rows(self) -> list[dict[str, object]]:
         """Returns the counts as GET /v1/status shows them."""
@@ -63,26 +96,30 @@ class TenantMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics; none without tenants."""
-        labels = ["tenant", "model", "class"]
-        requests = CounterMetricFamily(
-            "edgeburst_tenant_requests", "Requests answered or refused, by tenant.", labels=labels
-        )
-        within = CounterMetricFamily("edgeburst_tenant_within_slo", "Answers in time, by tenant.", labels=labels)
-        for key, count in sorted(self._counts.items()):
-            requests.add_metric(key, count.ended)
-            within.add_metric(key, count.within_slo)
-        cost = CounterMetricFamily(
-            "edgeburst_tenant_cost", "Settled cost of function batches, by tenant, model and class.", labels=labels
-        )
         engine: Any = self._status().get("engine")
         tenants: list[dict[str, Any]] = engine.get("tenants", []) if isinstance(engine, Mapping) else []
-        gauges = [
-            (figure, GaugeMetricFamily(name, help_text, labels=["tenant"])) for figure, name, help_text in _OF_TENANT
-        ]
+        counts = dict(sorted(self._counts.items()))
+        if not counts and not tenants:
+            return
+        text = "Answers in time, by tenant."
+        within = [(key, one.within_slo) for key, one in counts.items()]
+        yield counter("edgeburst_tenant_within_slo", text, _LABELS, within)
+        text = "Requests answered or refused, by tenant."
+        yield counter("edgeburst_tenant_requests", text, _LABELS, [(key, one.ended) for key, one in counts.items()])
+        text = "From a request's last byte to its answer, by tenant."
+        latency = [(key, one.latency) for key, one in counts.items()]
+        yield histogram("edgeburst_tenant_request_seconds", text, _LABELS, latency)
         for tenant in tenants:
-            for figure, family in gauges:
-                family.add_metric([tenant["name"]], tenant[figure])
             for model, class_name, money in tenant["costs"]:
-                cost.add_metric([tenant["name"], model, class_name], money)
-        if self._counts or tenants:
-            yield from (requests, within, cost, *(family for _, family in gauges))
+                key = tenant["name"], model, class_name
+                self._costs[key] = max(money, self._costs.get(key, 0.0))
+        text = "Settled cost of function batches, by tenant, model and class."
+        yield counter("edgeburst_tenant_cost", text, _LABELS, self._costs.items())
+        text = "Seconds of the edge that a tenant used."
+        edge_s = [((tenant["name"],), tenant["edge_s"]) for tenant in tenants]
+        yield counter("edgeburst_tenant_edge_seconds", text, ("tenant",), edge_s)
+        for figure, name, text in _OF_TENANT:
+            yield gauge(name, text, ("tenant",), (((tenant["name"],), tenant[figure]) for tenant in tenants))
+        text = "Money that a tenant's part cost in the present window, at most."
+        used = (((tenant["name"], window), tenant[figure]) for tenant in tenants for window, figure in _WINDOWS)
+        yield gauge("edgeburst_tenant_spend_used", text, ("tenant", "window"), used)

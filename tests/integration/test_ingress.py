@@ -659,12 +659,12 @@ class TestOperators:
         post(server, infer_json(), "model-that-is-not-served")
         text = requests.get(f"{server.url}/metrics", timeout=10).text
         assert 'edgeburst_requests_total{class="default",kind="answered",model="digits"}' in text
-        assert 'edgeburst_request_seconds_bucket{backend="edge",le="+Inf",model="digits"}' in text
-        assert 'edgeburst_http_errors_total{kind="404"}' in text
+        assert 'edgeburst_request_seconds_bucket{class="default",le="+Inf",model="digits",place="edge"}' in text
+        assert 'edgeburst_http_errors_total{code="404"}' in text
         assert "edgeburst_queue_requests 3.0" in text
         assert 'edgeburst_backend_up{backend="edge"} 1.0' in text
         assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
-        assert 'edgeburst_placements_total{place="edge:main",reason="money"} 17.0' in text
+        assert 'edgeburst_class_slo_seconds{class="default",model="digits"}' in text
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
         assert float(re.findall(r"^edgeburst_own_latency_seconds_count (\S+)$", text, re.MULTILINE)[0]) > 0
         assert "model-that-is-not-served" not in text

@@ -143,7 +143,7 @@ class TestDaemon:
     def test_they_are_counted_by_status(self, daemon: IngressServer) -> None:
         def count() -> float | None:
             registry = daemon.ingress.service.telemetry.registry
-            return registry.get_sample_value("edgeburst_http_errors_total", {"kind": "431"})
+            return registry.get_sample_value("edgeburst_http_errors_total", {"code": "431"})
 
         before = count() or 0
         refused(daemon.port, get(b"Cookie: " + LARGE), 431)

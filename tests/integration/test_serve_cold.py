@@ -68,4 +68,5 @@ def test_a_lone_request_is_in_time_although_its_function_starts_cold(tmp_path: P
 
     metrics = asyncio.run(asyncio.wait_for(main(), 60.0))
     assert 'edgeburst_within_slo_total{class="default",model="digits"} 1.0' in metrics
-    assert "edgeburst_warming_calls_total 0.0" in metrics
+    assert 'edgeburst_cold_starts_total{model="digits",tier="1gb"} 1.0' in metrics
+    assert 'edgeburst_warming_calls_total{model="digits",tier="1gb"} 0.0' in metrics

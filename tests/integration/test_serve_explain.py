@@ -87,7 +87,10 @@ def test_requests_are_explained_while_the_daemon_runs_and_from_its_rotated_files
     for words in ("it was refused", "decided by joins-late", "nearest miss: edge:main"):
         assert words in refused
     assert {(batch["place"], batch["reason"]) for batch in batches} == {("edge:main", "least-total")}
-    assert 'edgeburst_placements_total{place="edge:main",reason="least-total"} 30.0' in metrics
+    assert (
+        'edgeburst_placements_total{class="default",model="digits",place="edge:main",reason="least-total"} 30.0'
+        in metrics
+    )
     assert 'edgeburst_refusals_total{kind="deadline",reason="joins-late"} 1.0' in metrics
     file = tmp_path / "why.jsonl"
     assert without_heading(explained(capsys, "r29", "--file", str(file))) == without_heading(by_id)

@@ -101,7 +101,7 @@ def test_two_clients_at_twice_the_capacity_are_served_by_their_shares(tmp_path: 
     assert edge_s["a"] > 1.5 * edge_s["b"] > 0.0
     assert 'edgeburst_tenant_requests_total{class="default",model="digits",tenant="other"}' in metrics
     assert 'edgeburst_tenant_within_slo_total{class="default",model="digits",tenant="a"}' in metrics
-    assert 'edgeburst_tenant_edge_seconds{tenant="a"}' in metrics
+    assert 'edgeburst_tenant_edge_seconds_total{tenant="a"}' in metrics
     assert 'tenant="x"' not in metrics
     assert batches[-1]["tenants"].startswith("other ")
     assert any(re.fullmatch(r"a \d+, b \d+", batch["tenants"]) for batch in batches)

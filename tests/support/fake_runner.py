@@ -148,7 +148,6 @@ class FakeRunner:
             "now_s": self.now(),
             "uptime_s": 12.0,
             "draining": self.draining,
-            "placements": [{"place": "edge:main", "reason": "money", "requests": 17}],
             "engine": {
                 "queued_requests": 3,
                 "unanswered_bytes": 72_000,

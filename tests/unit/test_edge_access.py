@@ -70,7 +70,7 @@ def test_that_the_process_lives_is_no_secret(client: FlaskClient) -> None:
 def test_refusals_are_counted(client: FlaskClient) -> None:
     client.get("/v2")
     metrics = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
-    assert 'edgeburst_edge_responses_total{status="401"} 1.0' in metrics
+    assert 'edgeburst_edge_responses_total{code="401"} 1.0' in metrics
 
 
 def test_a_peer_is_known_by_its_token_alone() -> None:

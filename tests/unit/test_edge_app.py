@@ -251,7 +251,7 @@ def test_metrics_count_what_happened_under_bounded_labels(client: FlaskClient) -
     assert 'edgeburst_edge_items_total{model="digits",outcome="broken"} 1.0' in lines
     assert 'edgeburst_edge_batch_items_sum{model="digits"} 3.0' in lines
     assert 'edgeburst_edge_service_seconds_count{model="digits"} 1.0' in lines
-    assert 'edgeburst_edge_responses_total{status="404"} 20.0' in lines
+    assert 'edgeburst_edge_responses_total{code="404"} 20.0' in lines
     assert "edgeburst_edge_batches_in_hand 0.0" in lines
     labels = f'device="cpu",identity="sha256:{"0" * 64}",model="digits",precision="fp32",runtime="fake"'
     assert f"edgeburst_edge_model_info{{{labels}}} 1.0" in lines

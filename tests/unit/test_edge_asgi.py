@@ -150,7 +150,7 @@ def test_bodies_that_the_application_never_sees_are_refused_and_counted(
     seen = answer(interface, INFER, *parts, method="POST", headers=headers)
     assert (seen.status, seen.headers["content-type"]) == (status, "application/json")
     assert seen.error.startswith(sentence)
-    assert f'edgeburst_edge_responses_total{{status="{status}"}} 1.0' in service.metrics.exposition().decode()
+    assert f'edgeburst_edge_responses_total{{code="{status}"}} 1.0' in service.metrics.exposition().decode()
 
 
 def test_the_body_of_a_client_that_leaves_is_dropped(interface: AsgiInterface) -> None:

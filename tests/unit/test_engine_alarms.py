@@ -86,3 +86,16 @@ def test_a_circuit_is_told_of_the_place_or_of_the_model_alone(told: Any) -> None
 def test_without_functions_nothing_is_said_of_them(told: Any) -> None:
     EngineAlarms().look(replace(WELL, function_up=False, models_up=(ModelUp("digits", True, None, (("main", True),)),)))
     assert told() == []
+
+
+def test_openings_are_counted_for_each_place_and_model_and_shown_before_there_are_any() -> None:
+    alarms = EngineAlarms()
+    away = replace(WELL, function_up=False)
+    for seen in (WELL, away, away, WELL, away):
+        alarms.look(seen)
+    assert alarms.opened[("functions", "")] == 2
+    others = {circuit for circuit in alarms.opened if circuit != ("functions", "")}
+    assert others == {(place, model) for place in ("edge:main", "edge:far") for model in ("", "digits")} | {
+        ("functions", "digits")
+    }
+    assert not any(alarms.opened[circuit] for circuit in others)

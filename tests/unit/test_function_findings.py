@@ -16,7 +16,8 @@ from scheduler.estimators.service_changes import ServiceChanges
 from scheduler.estimators.start_changes import StartChanges
 from scheduler.estimators.warm_instances import WarmInstances
 
-PLAN = {"groups": [{"model": "m", "feasible": True, "outlooks": []}, {"model": "n", "feasible": True, "outlooks": []}]}
+GROUP = {"feasible": True, "outlooks": [], "expected_spill_fraction": 0.0, "expected_cost_per_s": 0.0}
+PLAN = {"made_at_s": 0.0, "cause": "rate", "groups": [{"model": "m", **GROUP}, {"model": "n", **GROUP}]}
 
 
 def change(before: float, after: float) -> Change:

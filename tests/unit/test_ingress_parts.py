@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.test_utils import make_mocked_request
-from support.explained import FUNCTION, a_batch
 from support.fake_runner import FakeRunner
 
 from scheduler.daemon.calls import Answer, InferenceCall
@@ -23,9 +22,7 @@ from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.errors import errors_as_json
 from scheduler.daemon.http.infer import infer_response
 from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
-from scheduler.daemon.records import BatchRing
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
-from scheduler.domain.decisions import Reason
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
@@ -136,17 +133,6 @@ class TestTelemetry:
         counted.refused(call(0.0), RefusalKind.DEADLINE.value, 1.0, reason="spend-cap")
         assert 'edgeburst_refusals_total{kind="deadline",reason="spend-cap"} 1.0' in counted.exposition().decode()
 
-    def test_placements_are_counted_by_place_and_reason(self) -> None:
-        ring = BatchRing(1)
-        status = {"placements": ring.placements}
-        counted = Telemetry(lambda: {name: told() for name, told in status.items()}, lambda: ("edge",))
-        assert "edgeburst_placements_total{" not in counted.exposition().decode()
-        for batch_id, reasons in ((1, (Reason.MONEY, Reason.LATE)), (2, (Reason.MONEY,))):
-            ring.sent(a_batch(batch_id, range(len(reasons)), place=FUNCTION, reasons=reasons))
-        text = counted.exposition().decode()
-        assert 'edgeburst_placements_total{place="function:1gb",reason="money"} 2.0' in text
-        assert 'edgeburst_placements_total{place="function:1gb",reason="late"} 1.0' in text
-
     def test_money_is_counted_by_purpose_and_a_counter_of_it_never_falls(self) -> None:
         row = {"what": "call", "tier": "1gb", "model": "m", "tenant": "other", "currency": "CNY", "amount": 0.5}
         rows = [row, {**row, "what": "start-estimate", "amount": 0.25}]
@@ -161,18 +147,13 @@ class TestTelemetry:
         assert f'edgeburst_spent_total{{{labels},what="call"}} 0.75' in text
         assert f'edgeburst_spent_total{{{labels},what="start-estimate"}} 0.25' in text
 
-    def test_reports_that_are_not_believed_are_counted_by_tier_and_field(self) -> None:
-        told = [{"tier": "1gb", "field": "duration_s", "reports": 3}]
-        text = Telemetry(lambda: {"disbelieved": told}, lambda: ("edge",)).exposition().decode()
-        assert 'edgeburst_disbelieved_reports_total{field="duration_s",tier="1gb"} 3.0' in text
-
     def test_nothing_ended_is_no_share(self) -> None:
         assert telemetry().summary(0.0)["within_slo"] is None
 
     def test_the_engine_may_be_silent(self) -> None:
         text = telemetry().exposition().decode()
         assert 'edgeburst_backend_up{backend="edge"} 0.0' in text
-        assert "edgeburst_spent " not in text
+        assert "edgeburst_spent_with_in_flight" not in text
         assert "edgeburst_spent_total{" not in text
 
 

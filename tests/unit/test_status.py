@@ -40,6 +40,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         models=lambda: {"digits": {"agree": True}},
         edges=lambda: [{"name": name, "url": f"http://{name}"} for name in ("a", "b")],
     )
+    status.alarms.opened[("edge:a", "")] = 2
     report = status.report()
     assert json.loads(json.dumps(report)) == {
         **asdict(STATISTICS),
@@ -49,6 +50,8 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "engine": {"backend": "edge", "batch_id": 7, "sent_at_s": None, "edge": "main"},
         "limits": {"digits": {"window_s": None, "edge_batch_cap": 4, "function_batch_cap": None}},
         "plans": [{"plan_id": 1, "at_s": 101.0, "cause": "rate", "detail": "change 1"}],
+        "plans_adopted": {"rate": 1},
+        "circuits_opened": [{"place": "edge:a", "model": "", "times": 2}],
         "explanations": {"ring": 10, "file": None},
         "own_latency": {"count": 0},
         "state": {"folder": None},

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.history.feed import Feed
 from scheduler.daemon.identities import Identities
@@ -68,6 +69,8 @@ class DaemonParts:
     """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
     lend: Callable[[Report, Caps], Awaitable[Leased | None]] | None = None
     """Lends money of the ledger to another daemon, None where it cannot be written; without: there is no ledger."""
+    batch_metrics: BatchMetrics = field(default_factory=BatchMetrics)
+    """Counts batches, for Prometheus."""
     feed: Feed = field(default_factory=Feed)
     """What the page at `/` shows, and its history."""
     identities: Identities = field(default_factory=Identities)

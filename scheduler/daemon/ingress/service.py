@@ -11,7 +11,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.clocks import ClockWatch
 from scheduler.daemon.config.config import Config
+from scheduler.daemon.host_metrics import HostMetrics
 from scheduler.daemon.ingress.access import Access, known_hosts, tokens_of
 from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.daemon.ingress.errors import client_error
@@ -58,7 +60,11 @@ class InferenceService:
         self.large_json = LargeJson()
         self.shares = Shares()
         self.pictures = PictureShares(parts.runner.now)
-        self.telemetry = Telemetry(parts.status, self.backends, parts.counters, parts.feed.counting)
+        self.clocks = ClockWatch()
+        host = HostMetrics(_version(), ready=lambda: self.ready and not self.draining, clocks=self.clocks)
+        self.telemetry = Telemetry(
+            parts.status, self.backends, parts.counters, parts.feed.counting, parts.batch_metrics, host
+        )
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
         self.access = Access(parts.runner.now)
@@ -81,7 +87,8 @@ class InferenceService:
         is_open = config.daemon.open or not config.tokens
         self.access.configure(tokens_of(config, self._environ), is_open=is_open)
         self.hosts = known_hosts(config)
-        self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
+        classes = {name: card.classes.values() for name, card in self.cards.items()}
+        self.telemetry.configure(classes, [tenant.name for tenant in config.tenants])
         with suppress(ConfigError):  # of a part that is checked where it is used
             self._parts.feed.reload(config.engine_settings(), version=_version(), config=str(config.path))
         self.access.peers.trust(config.daemon.trusted_proxies)
