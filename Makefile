@@ -34,19 +34,19 @@ endef
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
-	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,dev]'
+	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,plots,dev]'
 	$(BIN)/python $(PIP) $(or $(TORCH_INDEX),--constraint $(PINS)/test.txt) --constraint $(TORCH_PINS) torch torchvision
 	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt timm safetensors
 	touch $@
 
 $(UNIT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt
 	$(call fresh,$(UNIT))
-	$(UNIT)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,dev]'
+	$(UNIT)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,plots,dev]'
 	touch $@
 
 $(LINT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt .ci/constraints.txt
 	$(call fresh,$(LINT))
-	$(LINT)/bin/python $(PIP) --constraint .ci/constraints.txt --editable '.[client,edge,function,lint]'
+	$(LINT)/bin/python $(PIP) --constraint .ci/constraints.txt --editable '.[client,edge,function,plots,lint]'
 	touch $@
 
 $(PEERS)/.installed: $(PINS)/build.txt $(PINS)/peers.txt
@@ -129,7 +129,7 @@ test-latest:
 	$(LATEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(LATEST)
 	$(LATEST)/bin/python -m pip install --quiet --upgrade pip setuptools
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH_INDEX) torch torchvision
-	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[client,edge,function,torch,dev]'
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[client,edge,function,torch,plots,dev]'
 	$(LATEST)/bin/python $(PYTEST)
 
 # Real processes under traffic while something fails: all rows of the table (tests/README.md), or a handful.

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scheduler.domain.plans import ServiceClass
+from scheduler.plotting import new_figure
 from scheduler.simulator.scenario import EdgeServer, Scenario, SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson
@@ -160,12 +161,8 @@ def _resident_mb() -> float:
 
 def plot(found: Mapping[str, Mapping[int, float]], path: Path) -> None:
     """Draws time over size, each in parts of the smallest, on logarithmic scales."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure("--plot", width_in=8, height_in=4.5)
+    axes = figure.subplots()
     for name, costs in found.items():
         first, least = min(costs), costs[min(costs)]
         axes.plot([value / first for value in costs], [us / least for us in costs.values()], marker="o", label=name)

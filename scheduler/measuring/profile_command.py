@@ -34,6 +34,7 @@ from scheduler.measuring.profiling import (
     write_profile,
 )
 from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.plotting import require_plots
 from scheduler.terminal import Progress, note, progress
 from scheduler.wire import Tensor
 
@@ -165,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
     """
     for path in (args.out, args.plot):
         _check_folder(path)
+    if args.plot is not None:
+        require_plots("--plot")
     measured = _edge(args) if args.place == "edge" else _function(args)
     if len(measured.rows) < 2:
         return _tell_interrupted(args, measured)

@@ -6,23 +6,16 @@ from pathlib import Path
 
 from models.profile import Profile
 from scheduler.measuring.errors import MeasuringError
+from scheduler.plotting import new_figure
 
 
 def plot_profile(profile: Profile, path: Path) -> None:
     """Draws a profile; the suffix of the file selects the format.
 
     Raises:
-        MeasuringError: matplotlib is missing, or the file cannot be written.
+        EdgeburstError: matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MeasuringError(
-            "--plot needs the Python package matplotlib; install it from the source tree with pip install '.[client]'"
-        ) from error
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure("--plot", width_in=10, height_in=4.5)
     figure.suptitle(f"{profile.model} on {profile.device}, {profile.date}")
     latency, throughput = figure.subplots(1, 2)
     batches = [row.batch for row in profile.rows]

@@ -15,6 +15,7 @@ from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
 from scheduler.planning.frontier_plot import plot_frontier
 from scheduler.planning.profiles import read_profiles
+from scheduler.plotting import require_plots
 from scheduler.terminal import progress
 
 DEFAULT_PRICES = "fc3-cu-usd"
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit status; 1 if some SLO cannot be met, which a sentence on stderr then names.
     """
+    if args.plot:
+        require_plots("--plot")
     problem = _problem(args)
     started_s = perf_counter()
     with progress("planning"):

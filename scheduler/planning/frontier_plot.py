@@ -8,6 +8,7 @@ import numpy as np
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
+from scheduler.plotting import new_figure
 from scheduler.terminal import counted
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
@@ -23,17 +24,9 @@ def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> N
         path: file for the picture; its suffix gives the format.
 
     Raises:
-        PlanInputError: matplotlib is missing, or the file cannot be written.
+        EdgeburstError: matplotlib is missing, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlanInputError(
-            "--plot needs the Python package matplotlib: from the source tree, pip install '.[client]'"
-        ) from error
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure("--plot", width_in=7, height_in=4.5)
     axes = figure.subplots()
     for objective in OBJECTIVES:
         points = _frontier(replace(problem, objective=objective, minimise="cost", budget=None))

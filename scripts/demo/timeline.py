@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scheduler.plotting import new_figure
 from scripts.demo.summary import Outcome, PlanCause
 from scripts.demo.watch import Sample
 
@@ -44,14 +45,8 @@ class Timeline:
 
 def draw(timeline: Timeline, path: Path) -> None:
     """Draws the picture and writes it to a file."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        4, 1, figsize=(11, 9), sharex=True, layout="constrained", height_ratios=(1.1, 1.1, 1.6, 0.8)
-    )
+    figure = new_figure("the demo", width_in=11, height_in=9)
+    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1.1, 1.1, 1.6, 0.8))
     for draw_one, axis in zip((_draw_rate, _draw_share, _draw_latency, _draw_queue), axes, strict=True):
         draw_one(axis, timeline)
         axis.grid(alpha=0.25)
@@ -63,7 +58,6 @@ def draw(timeline: Timeline, path: Path) -> None:
     axes[-1].set_xlim(0, _end_s(timeline))
     figure.suptitle("edgeburst demo" + (" (edge and functions emulated)" if timeline.emulated else ""))
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def _end_s(timeline: Timeline) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.plotting import new_figure
 from scripts.evaluation.case import BOUND, Result, Row, Timeline
 from scripts.evaluation.costs import means_by_load
 from scripts.evaluation.tables import GOOD, arrivals_of, number
@@ -46,16 +47,7 @@ def _timelines(results: Sequence[Result]) -> Iterable[Result]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EdgeburstError(
-            "plots need the Python package matplotlib: from the source tree, pip install '.[client]'"
-        ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return new_figure("--plots of scripts.evaluate", width_in=width, height_in=height)
 
 
 def _saved(figure: Figure, path: Path) -> Path:

@@ -12,12 +12,12 @@ compile() {
 printf 'pip\nsetuptools\n' | compile - --output-file "$pins/build.txt"
 build=(--constraint "$pins/build.txt" --build-constraint "$pins/build.txt")
 compile "${build[@]}" --constraint "$pins/torch.txt" \
-    --extra client --extra edge --extra function --extra torch --extra timm --extra dev setup.cfg --output-file "$pins/test.txt"
+    --extra client --extra edge --extra function --extra torch --extra timm --extra plots --extra dev setup.cfg --output-file "$pins/test.txt"
 # Which packages of CUDA it needs is for torch to say: they differ by index. torch.txt is changed by hand.
 sed -i -E '/^(nvidia|cuda)-|^(triton|torch|torchvision|setuptools)==/d' "$pins/test.txt"
 # The checkers get the same releases on every Python, so that they give the same answer.
 compile "${build[@]}" --fork-strategy fewest \
-    --extra client --extra edge --extra function --extra lint setup.cfg --output-file .ci/constraints.txt
+    --extra client --extra edge --extra function --extra plots --extra lint setup.cfg --output-file .ci/constraints.txt
 # What `make fuzz` adds to client, edge and function, in an environment of its own.
 printf 'atheris\nschemathesis\n' | compile - --constraint "$pins/build.txt" --constraint "$pins/test.txt" \
     --output-file "$pins/fuzz.txt"

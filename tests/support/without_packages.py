@@ -28,7 +28,6 @@ CLIENT = (
     "pydantic",
     "prometheus_client",
     "rich",
-    "matplotlib",
     "alibabacloud_fc20230330",
     "alibabacloud_tea_openapi",
     "darabonba",

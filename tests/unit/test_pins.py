@@ -59,7 +59,10 @@ def test_every_constraint_is_one_release(path: str) -> None:
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(
     ("path", "extras"),
-    [(LINT_PINS, ("client", "edge", "function", "lint")), (TEST_PINS, ("client", "edge", "function", "dev"))],
+    [
+        (LINT_PINS, ("client", "edge", "function", "plots", "lint")),
+        (TEST_PINS, ("client", "edge", "function", "plots", "dev")),
+    ],
 )
 def test_every_package_that_is_asked_for_has_one_pin_on_each_python(
     path: str, extras: tuple[str, ...], python: str
@@ -113,7 +116,7 @@ def test_whatever_make_installs_is_constrained(target: str) -> None:
 def test_the_newest_of_everything_is_tried_without_constraints() -> None:
     installs = [line for line in dry_run("test-latest") if " install " in line]
     assert [line for line in installs if "constraint" in line or " --upgrade " not in line] == []
-    assert any("[client,edge,function,torch,dev]" in line for line in installs)
+    assert any("[client,edge,function,torch,plots,dev]" in line for line in installs)
 
 
 def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
@@ -156,3 +159,10 @@ def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
     ]
     assert [step for step, _ in rows] == steps
     assert sum(int(minutes) for _, minutes in rows) < 70
+
+
+def test_the_client_host_is_installed_without_what_only_plots_need() -> None:
+    locked = (ROOT / "scripts" / "requirements" / "client.txt").read_text(encoding="utf-8")
+    names = {canonicalize_name(match) for match in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.MULTILINE)}
+    assert names & {canonicalize_name(requirement.name) for requirement in extra("plots")} == set()
+    assert {canonicalize_name(requirement.name) for requirement in extra("client")} <= names
