@@ -69,7 +69,10 @@ def begin_what_libraries_keep() -> None:
 
 
 _CACHES = os.path.expanduser("~/.cache/")
-_LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), _CACHES, "/dev/", "/proc/", "/sys/", "/usr/")
+_CLOCK_OF_UUIDS = "/var/lib/libuuid/"
+"""Where uuid-runtime is installed, libuuid keeps a file there open once a package of others draws an identifier."""
+_SYSTEM = ("/dev/", "/proc/", "/sys/", "/usr/", _CLOCK_OF_UUIDS)
+_LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), _CACHES, *_SYSTEM)
 _WAKE_UPS = "anon_inode:[eventfd]"
 """By which libev and gRPC wake their own threads; neither asyncio nor the product has any."""
 
