@@ -29,6 +29,7 @@ from scheduler.daemon.recording.recorder import Recorder
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
 from scheduler.daemon.served_models import ServedModels
+from scheduler.daemon.shadow.shadow import Shadow
 from scheduler.daemon.spans import NoTracer, Tracer
 from scheduler.daemon.state.borrowed import Borrower
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
@@ -183,6 +184,7 @@ def assemble(
     clock: Clock,
     state: StateKeeper | None = None,
     borrower: Borrower | None = None,
+    shadow: Shadow | None = None,
 ) -> Assembly:
     """Returns the runner and everything around it; opens no connection.
 
@@ -193,10 +195,16 @@ def assemble(
         clock: monotonic seconds, with the same origin as the event loop's `time`.
         state: what outlives the process; None: nothing does.
         borrower: leases money from another daemon; None: it is leased from `state`, if there is one.
+        shadow: hears the engine; None: nothing does.
     """
     servers, meter, counters = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock), InferenceCounters()
     control, ring, plans = _control(settings, state, servers), DecisionRing(settings.explain_ring), PlanHistory()
-    engine, recorder = Engine(settings, control, ring), _recorder(config, settings, clock)
+    engine = (
+        Engine(settings, control, ring)
+        if shadow is None
+        else shadow.live_engine(settings, control, ring, limits=lambda: limits.by_model())
+    )
+    recorder = _recorder(config, settings, clock)
     explanations, note = _explanations(config, engine, ring, clock), partial(_note, state, control, engine)
     batches, served, own_latency = BatchRing(config.daemon.records, counters), _served(config, state), OwnLatency()
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
@@ -228,6 +236,7 @@ def assemble(
         models=served.rows,
         edges=lambda: _edge_rows(runner),
         recording=recorder.status,
+        shadow=(lambda: None) if shadow is None else shadow.report,
     )
     parts = DaemonParts(
         runner=runner,
@@ -258,6 +267,7 @@ def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Source
         edges=status.edges,
         own_latency=status.own_latency,
         state=status.state,
+        shadow=status.shadow,
     )
 
 

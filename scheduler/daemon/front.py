@@ -18,6 +18,7 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import unasked
 from scheduler.daemon.config.sections import GrpcSection
 from scheduler.daemon.http.malformed import JsonRunner
+from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.listeners import BACKLOG, GRPC, HTTP, READ, Listeners
 from scheduler.daemon.logs import log
 from scheduler.daemon.server_tls import HANDSHAKE_LIMIT_S, ServerTls
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 LINGER_S = 0.5
 """How long requests on kept connections are still accepted after the listening sockets are left to the successor. Each
 answer ends its connection then; a connection that is closed while its client sends would be a lost request."""
+
+
+def grpc_server(config: Config, service: InferenceService) -> GrpcServer | None:
+    """Returns the gRPC server; None without `[grpc]`, whose packages belong to an extra that is not needed then."""
+    if config.grpc is None:
+        return None
+    from scheduler.daemon.grpc.server import GrpcServer
+
+    return GrpcServer(service, config.grpc)
 
 
 class Front:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.profile import Profile
 from scheduler.daemon import logs
@@ -20,14 +20,15 @@ from scheduler.daemon.clocks import watch_clocks
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember
 from scheduler.daemon.edge_models import EdgeModels
-from scheduler.daemon.front import Front
+from scheduler.daemon.event_loop import first, new_loop, ping_watchdog
+from scheduler.daemon.front import Front, grpc_server
 from scheduler.daemon.history.keeper import HistoryKeeper
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
-from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.ledgers import borrower_of, keeper_of, leased_settings
 from scheduler.daemon.listeners import Listeners, addresses_of
 from scheduler.daemon.logs import log
 from scheduler.daemon.server_tls import server_tls
+from scheduler.daemon.shadow.shadow import Shadow
 from scheduler.daemon.signals import Signals
 from scheduler.daemon.state.handover import Bequest
 from scheduler.daemon.state.keeper import StateKeeper
@@ -35,9 +36,6 @@ from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.requests import Backend
 from scheduler.systemd import Notifier
-
-if TYPE_CHECKING:
-    from scheduler.daemon.grpc.server import GrpcServer
 
 _FIXED = ("host", "port", "read_listen", "records", "state", "admin_socket")
 """Keys of [daemon] that a reload cannot change."""
@@ -85,6 +83,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text", help="of a line (default %(default)s)")
     parser.add_argument(
+        "--shadow",
+        metavar="FILE",
+        type=Path,
+        help="another configuration that hears the same requests; its figures are shown beside the live ones, and its"
+        " batches are simulated: it sends and spends nothing",
+    )
+    parser.add_argument(
         "--wait-s",
         type=float,
         default=0.0,
@@ -104,14 +109,16 @@ def run(args: argparse.Namespace) -> int:
     # Whatever the daemon writes is for its own user: explanations name clients, the state what they cost.
     os.umask(0o077)
     config = load_config(args.config, os.environ)
-    loop = _new_loop()
+    loop = new_loop()
     try:
         asyncio.set_event_loop(loop)
         listeners = Listeners.from_systemd(os.environ)
         state = keeper_of(config, wait_s=args.wait_s)
         if state is not None:
             listeners.inherit(state.lock.inherited, addresses_of(config))
-        daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn), state, listeners)
+        shadow = None if args.shadow is None else Shadow(args.shadow, clock=time.monotonic)
+        notifier = Notifier.from_environment(os.environ, warn=_warn)
+        daemon = Daemon(config, os.environ, notifier, state, listeners, shadow)
         return loop.run_until_complete(daemon.run())
     finally:
         asyncio.set_event_loop(None)
@@ -128,6 +135,7 @@ class Daemon:
         notifier: Notifier,
         state: StateKeeper | None = None,
         listeners: Listeners | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         """Assembles the parts; opens no connection and does not listen yet.
 
@@ -137,6 +145,7 @@ class Daemon:
             notifier: tells systemd how it goes.
             state: what outlives the process; None: nothing does.
             listeners: sockets that were passed to this process.
+            shadow: another configuration beside this one; None: there is none.
 
         Raises:
             ConfigError: a secret that the configuration refers to is missing.
@@ -146,8 +155,16 @@ class Daemon:
         self._notifier = notifier
         self._places, self._tls = places(config, environ), server_tls(config)
         self._state, self._borrower = state, borrower_of(config, environ)
-        settings = leased_settings(config, state, self._borrower)
-        assembly = assemble(config, settings, self._places, clock=time.monotonic, state=state, borrower=self._borrower)
+        self._shadow, settings = shadow, leased_settings(config, state, self._borrower)
+        assembly = assemble(
+            config,
+            settings,
+            self._places,
+            clock=time.monotonic,
+            state=state,
+            borrower=self._borrower,
+            shadow=shadow,
+        )
         self._runner, self._explanations, self._recorder = assembly.runner, assembly.explanations, assembly.recorder
         self._note_recalled, self._served = assembly.note_recalled, assembly.served
         self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
@@ -164,7 +181,7 @@ class Daemon:
         self._history = HistoryKeeper(assembly.parts.feed, None if state is None else state.folder)
         self._front = Front(
             app_runner(self._app, stop_limit_s=WRITING_LIMIT_S),
-            _grpc_server(config, self._service),
+            grpc_server(config, self._service),
             listeners or Listeners(),
             None if state is None else Bequest(state.folder),
         )
@@ -205,7 +222,7 @@ class Daemon:
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
             ping_watchdog(self._notifier, loop)
-            await self._first(self._signals.stop, self._failed)
+            await first(self._signals.stop, self._failed)
             return await self._stop()
         finally:
             await self._end()
@@ -213,6 +230,7 @@ class Daemon:
     async def _get_ready(self, host: str, port: int, grpc_port: int | None) -> None:
         await self._runner.open()
         self._note_recalled()
+        await self._follow_shadow()
         probes = self._runner.probe_backends()
         if probes:
             await asyncio.wait(probes, timeout=READY_LIMIT_S)
@@ -250,6 +268,11 @@ class Daemon:
         self._trials.follow(edge_trials(self._config))
         self._use_settings()
         self._service.unmeasured.reload(self._config)
+        await self._follow_shadow()
+
+    async def _follow_shadow(self) -> None:
+        if self._shadow is not None:
+            await self._shadow.follow(self._config, self._environ, self._loader.run)
 
     def _use_settings(self) -> None:
         self._runner.reload(leased_settings(self._config, self._state, self._borrower))
@@ -299,6 +322,7 @@ class Daemon:
         self._config, self._places, self._tls = config, where, tls
         self._served.reload(config, now_s=time.monotonic())
         self._edge_models.reloaded()
+        await self._follow_shadow()
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
 
     async def _stop(self) -> int:
@@ -314,7 +338,7 @@ class Daemon:
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
         )
-        await self._first(self._signals.stop_at_once, self._failed, drain)
+        await first(self._signals.stop_at_once, self._failed, drain)
         if not drain.done():
             drain.cancel()
             return 1
@@ -325,6 +349,8 @@ class Daemon:
         for task in list(self._side_tasks):
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
+        if self._shadow is not None:
+            self._shadow.close()
         await self._runner.close()
         if self._borrower is not None:
             await self._borrower.close(clean=not self._failed.is_set())
@@ -356,32 +382,6 @@ class Daemon:
             logging.getLogger("edgeburst").error("task_failed", exc_info=error, extra=logs.fields(task=task.get_name()))
             self._failed.set()
 
-    async def _first(self, *awaited: "asyncio.Event | asyncio.Task[Any]") -> None:
-        """Waits until one of the events is set or one of the tasks has ended."""
-        loop = asyncio.get_running_loop()
-        waits = [loop.create_task(a.wait()) if isinstance(a, asyncio.Event) else a for a in awaited]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait, a in zip(waits, awaited, strict=True):
-            if wait is not a:
-                wait.cancel()
-
-
-def ping_watchdog(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
-    """Pings systemd's watchdog now and twice in each period; a loop that hangs does not ping any more."""
-    if notifier.watchdog_s is None:
-        return
-    notifier.send("WATCHDOG=1")
-    loop.call_later(notifier.watchdog_s / 2, ping_watchdog, notifier, loop)
-
-
-def _grpc_server(config: Config, service: InferenceService) -> "GrpcServer | None":
-    if config.grpc is None:
-        return None
-    # Its packages belong to an extra, which a daemon without that table does without.
-    from scheduler.daemon.grpc.server import GrpcServer
-
-    return GrpcServer(service, config.grpc)
-
 
 def _warn(message: str) -> None:
     log(logging.WARNING, "notify_failed", message=message)
@@ -389,12 +389,3 @@ def _warn(message: str) -> None:
 
 def _differ(new: Config, old: Config, key: str) -> bool:
     return bool(getattr(new.daemon, key) != getattr(old.daemon, key))
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

@@ -83,6 +83,7 @@ class DaemonStatus:
         edges: Callable[[], Sequence[Mapping[str, object]]] = tuple,
         lender: Callable[[], Mapping[str, object] | None] = lambda: None,
         recording: Callable[[], Mapping[str, object]] = dict,
+        shadow: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         """Stores what to ask.
 
@@ -98,6 +99,7 @@ class DaemonStatus:
             edges: returns what is known of each edge server, with its name.
             recording: returns what is recorded of arrivals, and where.
             lender: returns the daemon that money is borrowed from, and whether it lends; None: none is.
+            shadow: returns the figures of another configuration beside the live ones; None: there is none.
         """
         self._runner = runner
         self.engine = engine
@@ -112,6 +114,7 @@ class DaemonStatus:
         self._recording = recording
         self.alarms = EngineAlarms()
         """Is shown the engine once a second."""
+        self.shadow = shadow
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -130,6 +133,7 @@ class DaemonStatus:
             "state": self.state(),
             "lender": self._lender(),
             "recording": self._recording(),
+            "shadow": self.shadow(),
             "models": self.models(),
             "edge": next(iter(edges), None),
             "edges": edges,

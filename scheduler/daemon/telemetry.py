@@ -27,6 +27,7 @@ from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_metrics import plan_metrics
 from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.served_models import model_metrics
+from scheduler.daemon.shadow.metrics import shadow_metrics
 from scheduler.daemon.slo_budgets import budget_metrics
 from scheduler.daemon.spend_metrics import SpendMetrics
 from scheduler.daemon.status_metrics import circuits_opened, models_up, paces, state_metrics
@@ -343,4 +344,5 @@ class _StatusCollector(Collector):
         yield from state_metrics(status)
         yield from circuits_opened(status)
         yield from model_metrics(status)
+        yield from shadow_metrics(status)
         yield from self._spend.metrics(values)

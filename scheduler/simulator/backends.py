@@ -5,15 +5,15 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
+from typing import Protocol
 
 import numpy as np
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.latency import Price
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, ProbeMeasured
 from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.simulator.faults import Faults
-from scheduler.simulator.network import Uplink
 
 PROBE_BYTES = 32 * 1024
 PROBE_LIMIT_S = 5.0
@@ -23,6 +23,8 @@ LATE_LIMIT_S = 30.0
 """Seconds after a timeout during which the bill of the invocation is still received, as in the daemon."""
 WARMING_S = 0.001
 """Seconds of service of a warming call: the model is loaded already, so the provider bills its smallest unit."""
+MANY = 2**31
+"""Instances of a tier that are never too many."""
 _CHUNK = 1024
 
 
@@ -41,6 +43,46 @@ def noise(sigma: float, rng: np.random.Generator, *, tail: float = 0.0) -> Itera
             yield 1.0
         else:
             yield from rng.lognormal(0.0, sigma, _CHUNK).tolist()
+
+
+class ServiceLaw(Protocol):
+    """How long a backend works on a batch; a latency model is one."""
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds that a batch is decoded, while the device may serve another."""
+        ...
+
+    def predict_s(self, items: int) -> float:
+        """Returns the seconds of a batch of `items` on the device, before noise."""
+        ...
+
+
+class ServedTier(Protocol):
+    """How a function tier serves, and at what price."""
+
+    @property
+    def latency(self) -> ServiceLaw:
+        """How long a batch takes."""
+        ...
+
+    @property
+    def price(self) -> Price:
+        """Price of an invocation."""
+        ...
+
+
+class Link(Protocol):
+    """The way to the functions; see `network.Uplink`."""
+
+    @property
+    def rtt_s(self) -> float:
+        """Round trip, seconds."""
+        ...
+
+    def send(self, sent_bytes: int, *, now_s: float, give_up_at_s: float) -> tuple[float, float]:
+        """Occupies the way with a transfer and returns its start and end; an end that is infinite was given up."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +115,7 @@ class SimulatedEdge:
     def __init__(
         self,
         *,
-        latencies: Mapping[str, LatencyModel],
+        latencies: Mapping[str, ServiceLaw],
         faults: Faults,
         noise: Iterator[float],
         parallel: int = 1,
@@ -164,14 +206,24 @@ class ColdStarts:
 class InstancePool:
     """Instances of one tier, by the time at which each becomes free."""
 
-    def __init__(self, cold_starts: ColdStarts) -> None:
-        """Creates a pool without instances."""
+    def __init__(self, cold_starts: ColdStarts, *, concurrency: int = MANY) -> None:
+        """Creates a pool without instances.
+
+        Args:
+            cold_starts: start-up behaviour.
+            concurrency: busy instances at which further calls are refused.
+        """
         self._cold_starts = cold_starts
+        self._concurrency = concurrency
         self._free_at_s: list[float] = []
 
     def running(self, at_s: float) -> int:
         """Returns the number of instances that are busy at `at_s`."""
         return len(self._free_at_s) - bisect_right(self._free_at_s, at_s)
+
+    def is_full(self, at_s: float) -> bool:
+        """Whether a call at `at_s` is refused for lack of instances."""
+        return self.running(at_s) >= self._concurrency
 
     def start_s(self, at_s: float) -> float:
         """Takes the free instance used last, or a new one, for a call at `at_s`; returns the start-up time in seconds.
@@ -185,6 +237,10 @@ class InstancePool:
             return 0.0
         return self._cold_starts.start_s
 
+    def init_s(self, start_s: float) -> float:
+        """Returns the billed seconds of a start: the whole of it is taken for the initializer."""
+        return start_s
+
     def release(self, free_at_s: float) -> None:
         """Stores the time at which the instance taken last is free again."""
         insort(self._free_at_s, free_at_s)
@@ -196,12 +252,13 @@ class SimulatedFunctions:
     def __init__(
         self,
         *,
-        tiers: Mapping[str, FunctionTier],
-        uplink: Uplink,
+        tiers: Mapping[str, ServedTier],
+        uplink: Link,
         faults: Faults,
         noise: Iterator[float],
-        cold_starts: ColdStarts,
-        concurrency: int,
+        cold_starts: ColdStarts | None = None,
+        concurrency: int = MANY,
+        pools: Mapping[str, InstancePool] | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -210,15 +267,16 @@ class SimulatedFunctions:
             uplink: the link that carries all calls.
             faults: times at which the functions are slow, slow to start, down or throttled.
             noise: factors on the service time.
-            cold_starts: start-up behaviour; with a start-up time of 0 every instance is warm.
+            cold_starts: start-up behaviour; with a start-up time of 0 every instance is warm. None: the same.
             concurrency: busy instances of a tier at which further calls are refused with status 429.
+            pools: the instances of each tier, in place of both; None: pools by them.
         """
         self._tiers = tiers
         self._uplink = uplink
         self._faults = faults
         self._noise = noise
-        self._concurrency = concurrency
-        self._pools = {name: InstancePool(cold_starts) for name in tiers}
+        starts = cold_starts or ColdStarts()
+        self._pools = pools or {name: InstancePool(starts, concurrency=concurrency) for name in tiers}
         self._slow_of_tier = {name: faults.of_tier(name) for name in tiers}
 
     def send(self, batch: Batch, *, now_s: float) -> Outcome:
@@ -232,7 +290,7 @@ class SimulatedFunctions:
             return Outcome(broken[0], broken[1])
         arrived_s = sent_s + rtt_s / 2
         pool = self._pools[batch.tier]
-        if self._faults.is_throttled(arrived_s) or pool.running(arrived_s) >= self._concurrency:
+        if self._faults.is_throttled(arrived_s) or pool.is_full(arrived_s):
             return _failed(batch, FailureKind.THROTTLED, "429 from the functions", at_s=arrived_s + rtt_s / 2)
         return self._run(batch, pool, now_s=now_s, arrived_s=arrived_s)
 
@@ -246,17 +304,17 @@ class SimulatedFunctions:
             service_s = slow.finish_s(begins_s, service_s) - begins_s
         pool.release(begins_s + service_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2
-        cost, cold_start = tier.price.cost(service_s), start_s > 0
+        cost, cold_start, init_s = tier.price.cost(service_s), start_s > 0, pool.init_s(start_s)
         if cold_start:
-            # The whole start is taken for the initializer, which is billed like an invocation.
-            cost += tier.price.cost(start_s)
+            # The initializer is billed like an invocation.
+            cost += tier.price.cost(init_s)
         report = BatchReport(
             elapsed_s=finish_s - now_s,
             service_s=service_s,
             billed_duration_s=service_s,
             rtt_s=self._uplink.rtt_s,
             cold_start=cold_start,
-            init_s=start_s if cold_start else None,
+            init_s=init_s if cold_start else None,
         )
         broken = self._broken(batch, now_s=now_s, finish_s=finish_s)
         if broken is not None:

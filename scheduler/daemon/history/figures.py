@@ -9,6 +9,7 @@ from typing import Any
 from scheduler.daemon.history.buckets import short
 from scheduler.daemon.history.savings import PARTS
 from scheduler.daemon.records import BatchRecord, start_kind
+from scheduler.daemon.shadow.report import page_values
 from scheduler.daemon.status import RunnerStatistics, jsonable
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import EDGE_NAME, Place
@@ -33,6 +34,7 @@ class Sources:
     edges: Callable[[], Sequence[Mapping[str, Any]]] = tuple
     own_latency: Callable[[], Mapping[str, Any]] = dict
     state: Callable[[], Mapping[str, Any]] = dict
+    shadow: Callable[[], Mapping[str, Any] | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ def figures(
     found["plans"] = [_plan_row(plan, ahead_s) for plan in plans[-PLANS_SHOWN:]]
     if plans:
         found["plan"] = plan_values.of(plans[-1], ahead_s)
-    return found
+    return {**found, **page_values(sources.shadow())}
 
 
 def _state(runner: RunnerStatistics | None, sightings: Sightings, *, ready: bool) -> str:

@@ -1,0 +1,4 @@
+"""The shadow: another configuration's engine hears what the live one hears, and simulated backends answer it.
+
+It may import the simulator, whose backends it uses. It sends nothing, spends nothing, and keeps nothing.
+"""
