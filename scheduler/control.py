@@ -271,6 +271,10 @@ class Control:
         takes = {edge: items for (name, edge), items in self._edge_takes.items() if name == model}
         return self._limits.get(model, Limits()).taking(takes)
 
+    def operators_limits(self) -> dict[str, Limits]:
+        """Returns what operators set, by model."""
+        return dict(self._limits)
+
     def _planned_limits(self, model: str) -> Limits:
         return self.limits(model).widest(self._estimates.models[model].edges if model in self._estimates.models else ())
 

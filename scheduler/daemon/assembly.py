@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 from scheduler.client_access import ClientAccess
 from scheduler.control import Control
@@ -199,14 +200,10 @@ def assemble(
     """
     servers, meter, counters = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock), InferenceCounters()
     control, ring, plans = _control(settings, state, servers), DecisionRing(settings.explain_ring), PlanHistory()
-    engine = (
-        Engine(settings, control, ring)
-        if shadow is None
-        else shadow.live_engine(settings, control, ring, limits=lambda: limits.by_model())
-    )
-    recorder = _recorder(config, settings, clock)
+    engine = (Engine if shadow is None else shadow.live_engine)(settings, control, ring)
     explanations, note = _explanations(config, engine, ring, clock), partial(_note, state, control, engine)
     batches, served, own_latency = BatchRing(config.daemon.records, counters), _served(config, state), OwnLatency()
+    recorder = _recorder(config, settings, clock)
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
     runner = Runner(
         engine=engine,
@@ -231,12 +228,8 @@ def assemble(
         plans=plans,
         explanations=explanations.status,
         own_latency=own_latency.summary,
-        state=_without_state if state is None else state.status,
-        lender=(lambda: None) if borrower is None else borrower.status,
         models=served.rows,
-        edges=lambda: _edge_rows(runner),
-        recording=recorder.status,
-        shadow=(lambda: None) if shadow is None else shadow.report,
+        **_told_besides(runner, state, borrower, recorder, shadow),
     )
     parts = DaemonParts(
         runner=runner,
@@ -254,6 +247,19 @@ def assemble(
         identities=served.identities,
     )
     return Assembly(runner, explanations, note, parts, served, servers, meter, trials, recorder)
+
+
+def _told_besides(
+    runner: Runner, state: StateKeeper | None, borrower: Borrower | None, recorder: Recorder, shadow: Shadow | None
+) -> dict[str, Callable[[], Any]]:
+    """Returns what tells the status of parts that a daemon may lack, of the edge servers and of recordings."""
+    return {
+        "edges": lambda: _edge_rows(runner),
+        "recording": recorder.status,
+        "state": _without_state if state is None else state.status,
+        "lender": (lambda: None) if borrower is None else borrower.status,
+        "shadow": (lambda: None) if shadow is None else shadow.report,
+    }
 
 
 def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Sources:

@@ -42,11 +42,13 @@ _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _RAY = NotRun("an environment with Ray", "tests/peers/test_ray.py")
 _MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
+_SHADOW = NotRun("a second file of the reader", "tests/integration/test_serve_shadow.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 _LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
 _FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
 NOT_RUN: Mapping[str, NotRun] = {
+    "edgeburst serve --config edgeburst.toml --shadow what-if.toml": _SHADOW,
     "make demo": _DEMO,
     "make demo EMULATE=none": _DEMO,
     ".venv/bin/python -m scripts.demo --provisioned 12": _DEMO,

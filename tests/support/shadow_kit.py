@@ -24,7 +24,7 @@ from scheduler.daemon.status import PlanHistory
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.messages import Command, ComputePlan, Message
-from scheduler.domain.plans import EngineSettings, Limits, Plan
+from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
@@ -123,8 +123,7 @@ def play(
     async def main() -> Played:
         loop = asyncio.get_running_loop()
         beside = shadow_on(loop, **parts)
-        limits: dict[str, Limits] = {}
-        engine = beside.live_engine(live, Control(live), DecisionRing(16), limits=lambda: limits)
+        engine = beside.live_engine(live, Control(live), DecisionRing(16))
         runner = _runner(engine, live, served, loop)
         if shadow is not None:
             beside.use(reading(live, shadow))
@@ -183,9 +182,7 @@ def replayed(
     async def main() -> tuple[list[Command], dict[str, Any]]:
         loop, commands = asyncio.get_running_loop(), list[Command]()
         beside = shadow_on(loop)
-        engine = (
-            Engine(live) if shadow is None else beside.live_engine(live, Control(live), DecisionRing(4096), limits=dict)
-        )
+        engine = Engine(live) if shadow is None else beside.live_engine(live, Control(live), DecisionRing(4096))
         if shadow is not None:
             beside.use(reading(live, shadow))
         for messages, now_s in script:

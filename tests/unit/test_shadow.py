@@ -258,7 +258,7 @@ def test_a_daemon_without_a_shadow_calls_no_function_for_it() -> None:
     async def main() -> tuple[int, int]:
         shadow = shadow_on(asyncio.get_running_loop())
         shadow.refuse("shadow.toml: no such file")
-        heard = shadow.live_engine(LIVE, Control(LIVE), DecisionRing(16), limits=dict)
+        heard = shadow.live_engine(LIVE, Control(LIVE), DecisionRing(16))
         return calls(Engine(LIVE, Control(LIVE), DecisionRing(16))), calls(heard)
 
     plain, heard = run_virtual(main())

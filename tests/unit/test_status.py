@@ -57,6 +57,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "state": {"folder": None},
         "lender": None,
         "recording": {},
+        "shadow": None,
         "models": {"digits": {"agree": True}},
         "edge": {"name": "a", "url": "http://a"},
         "edges": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b"}],

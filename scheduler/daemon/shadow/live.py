@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scheduler.beliefs import LearnedBeliefs
@@ -10,7 +10,7 @@ from scheduler.control import Control
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.memory import Memory
 from scheduler.domain.messages import Command, Message
-from scheduler.domain.plans import EngineSettings, Limits
+from scheduler.domain.plans import EngineSettings
 from scheduler.domain.statistics import EngineStatistics
 from scheduler.engine import Engine
 from scheduler.estimates import Estimates
@@ -46,8 +46,6 @@ class Live:
 
     engine: Engine
     control: Control
-    limits: Callable[[], Mapping[str, Limits]]
-    """Returns what operators set, by model."""
 
     def statistics(self, now_s: float) -> EngineStatistics:
         """Returns its state at a time."""

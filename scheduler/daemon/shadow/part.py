@@ -46,7 +46,7 @@ class Part:
         self._world = LearnedWorld(live.estimates(), live.statistics)
         backends = ShadowBackends(settings, self._world, draw)
         backends.begin()
-        control = Control(settings, live.limits(), live.memory(now_s))
+        control = Control(settings, live.control.operators_limits(), live.memory(now_s))
         # Explanations are asked of the live engine.
         self._engine = Engine(settings, control, DecisionRing(1))
         self._translation = Translation(reading.live, settings, answer_reserve_s=reading.answer_reserve_s)

@@ -31,7 +31,7 @@ from scheduler.daemon.threads import DaemonThreads
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.messages import Command, ComputePlan, DrainStarted, Message, PlanComputed
-from scheduler.domain.plans import EngineSettings, Limits, Plan
+from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
 
@@ -95,12 +95,10 @@ class Shadow:
         self._timer_handle: asyncio.TimerHandle | None = None
         self._planning: set[asyncio.Task[None]] = set()
 
-    def live_engine(
-        self, settings: EngineSettings, control: Control, ring: DecisionRing, limits: Callable[[], Mapping[str, Limits]]
-    ) -> Engine:
-        """Returns the live engine, which is heard; `limits` returns what operators set, by model."""
+    def live_engine(self, settings: EngineSettings, control: Control, ring: DecisionRing) -> Engine:
+        """Returns the live engine, which is heard."""
         engine = HeardEngine(settings, control, ring, self.hear)
-        self._live = Live(engine, control, limits)
+        self._live = Live(engine, control)
         return engine
 
     async def follow(self, live: Config, environ: Mapping[str, str], run: Run) -> None:
