@@ -107,14 +107,6 @@ class BatchEconomics:
                 late += weight * starts.exceeds(math.log(left_s / unit_s))
         return late
 
-    def _late_cost(
-        self, buffer: FunctionBuffer, queued: QueuedRequest, items: int, begins_s: float, cold: float | None
-    ) -> float:
-        """Returns one member's expected lateness, in money."""
-        request = queued.request
-        late = self.late_probability(buffer, items, request.deadline_s - begins_s, cold=cold)
-        return buffer.lateness.late_cost_at(request.class_name, late) * late
-
     def cost(
         self,
         buffer: FunctionBuffer,
@@ -128,10 +120,14 @@ class BatchEconomics:
 
         The lateness of the members between the first and the last is taken for the mean of these two.
         """
-        first, last = members[0], members[-1]
-        late = self._late_cost(buffer, first, items, begins_s, cold)
+        first, last, lateness = members[0], members[-1], buffer.lateness
+        request = first.request
+        probability = self.late_probability(buffer, items, request.deadline_s - begins_s, cold=cold)
+        late = lateness.late_cost_at(request.class_name, probability) * probability
         if last is not first:
-            late = 0.5 * (late + self._late_cost(buffer, last, items, begins_s, cold))
+            request = last.request
+            probability = self.late_probability(buffer, items, request.deadline_s - begins_s, cold=cold)
+            late = 0.5 * (late + lateness.late_cost_at(request.class_name, probability) * probability)
         start = buffer.start_price * (buffer.cold if cold is None else cold)
         return buffer.prices.costs[items] + start + len(members) * late
 

@@ -36,6 +36,7 @@ from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
+from scheduler.dispatch.resting import Resting
 from scheduler.dispatch.reviewing import Reviewing
 from scheduler.dispatch.waiting_line import looked_at
 from scheduler.domain.batches import WhyLeft
@@ -69,38 +70,46 @@ class Dispatcher:
     budgets: BudgetMemory = field(default_factory=BudgetMemory)
     placing: Placing = field(init=False)
     reviewing: Reviewing = field(init=False)
+    resting: Resting = field(init=False)
 
     def __post_init__(self) -> None:
         """Makes the parts that place requests, and has the ends of requests counted."""
         edges, function, offers = self.edges, self.function, self.offers
         self.placing = Placing(self.lanes, edges, function, self.table, offers, self.refusals)
         self.reviewing = Reviewing(self.placing, edges, function, offers)
+        self.resting = Resting(self.lanes, edges, function)
         self.table.counts = EndsCounted(self.lanes, self.edges, self.function.side)
 
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
         self.hedging.watch()
-        several, edges, slot = self.lanes.several, self.edges, self.edges.alone
-        if several:
-            edges.sum_up()
-        for queues in self.lanes.all:
-            self.reviewing.review(queues, now_s=now_s)
-        if several:
-            edges.changed()
+        lanes, edges, slot = self.lanes.all, self.edges, self.edges.alone
+        if len(lanes) == 1:
+            self.reviewing.review(lanes[0], now_s=now_s)
+        else:
+            for queues, hurried in self.resting.awake(now_s, edges=True):
+                self.reviewing.review(queues, now_s=now_s, edges=hurried)
         if slot is None:
             self._send_to_idle(now_s)
         elif (slot.occupancy.batch_id is None or edges.leading) and slot.circuit.usable(now_s):
             self._send_edge(slot, now_s)
         for queued, place in self.hedging.to_functions(now_s) if now_s >= self.hedging.soonest_s else ():
             self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
-        for queues in self.lanes.all:
-            if queues.any_bisected:
-                self._send_halves(queues, now_s=now_s)
-            if queues.overdue.items:
-                self._send_overdue(queues, now_s=now_s)
-            for buffer in queues.buffers:
-                if buffer.queue.items:
-                    self._send_gathered(buffer, queues, now_s=now_s)
+        if len(lanes) == 1:
+            self._send_to_functions(lanes[0], now_s=now_s)
+        else:
+            for queues, _ in self.resting.awake(now_s, edges=False):
+                self._send_to_functions(queues, now_s=now_s)
+                self.resting.settle(queues, now_s=now_s)
+
+    def _send_to_functions(self, queues: ModelQueues, *, now_s: float) -> None:
+        if queues.any_bisected:
+            self._send_halves(queues, now_s=now_s)
+        if queues.overdue.items:
+            self._send_overdue(queues, now_s=now_s)
+        for buffer in queues.buffers:
+            if buffer.queue.items:
+                self._send_gathered(buffer, queues, now_s=now_s)
 
     def price(self, queues: ModelQueues) -> None:
         """Makes new prices from what is known now."""
@@ -112,10 +121,27 @@ class Dispatcher:
         next_s = self.hedging.next_s(now_s)
         if self.edges.leading:
             next_s = min(next_s, self.edges.opens_at_s(now_s))
-        for queues in self.lanes.all:
-            for at_s in self._due_times_s(queues, now_s=now_s):
-                if now_s < at_s < next_s:
-                    next_s = at_s
+        lanes = self.lanes.all
+        path = self.resting.path_if_idle(now_s) if len(lanes) > 1 else None
+        for queues in lanes:
+            rest = queues.rest
+            rests = rest.seen == queues.changes.count and now_s < rest.due_s and path is not None
+            if not rests or rest.due_path != path or now_s < queues.returning.held_s:
+                due_s = self._due_s(queues, now_s=now_s)
+                if path is not None:
+                    self.resting.keep_due(queues, due_s, path, now_s=now_s)
+            else:
+                due_s = rest.due_s
+            if due_s < next_s:
+                next_s = due_s
+        return next_s
+
+    def _due_s(self, queues: ModelQueues, *, now_s: float) -> float:
+        """Returns when the next decision about a lane falls due; inf for never."""
+        next_s = NEVER
+        for at_s in self._due_times_s(queues, now_s=now_s):
+            if now_s < at_s < next_s:
+                next_s = at_s
         return next_s
 
     def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> list[float]:

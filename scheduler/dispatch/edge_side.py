@@ -1,10 +1,10 @@
 """One slot of an edge server: one batch at a time, free, and worth filling well."""
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import islice
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
@@ -33,8 +33,6 @@ changes cost by +1.1 % (in time +0.2 points), doubling it by +0.6 %."""
 GIVE_UP_FACTOR = 3.0
 """Expected services that an edge batch may be late before it is given up. With its own that makes at least four: more
 than five standard deviations of a scatter of 0.25. It guards an edge that hangs, which no simulation has."""
-MANY_LANES = 8
-"""Lanes above which the sum of what is more urgent is not made for each anew. Bounds the work of a review."""
 GIVE_UP_MIN_S = 1.0
 """Seconds that it may be late in any case, where a service is below a third of a second. Judgement: a packet that is
 lost and sent again is no failure."""
@@ -63,8 +61,8 @@ class EdgeSide:
     """Is told when a batch is sent, so that the order is found anew; None where there is one slot."""
     rank: int = 0
     """Its own place in that order."""
-    ahead: tuple[list[float], list[float]] | None = None
-    """First deadlines of the next batches of all lanes, ascending, and the sums of their seconds: see `sum_up`."""
+    grown_s: float = 0.0
+    """Seconds by which next batches of all lanes have grown, all growth added up: see `resting`."""
 
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to the edge at all."""
@@ -176,28 +174,16 @@ class EdgeSide:
     def start_s(self, queues: ModelQueues, *, now_s: float, deadline_s: float) -> float:
         """Returns when a batch of this model could start: after the one in flight and those of more urgent models."""
         start_s = self.occupancy.free_at_s(now_s)
-        if self.ahead is not None:
-            deadlines_s, sums_s, own = *self.ahead, queues.next_batches[self.number]
-            start_s += sums_s[bisect_left(deadlines_s, deadline_s)]
-            if own.items and own.first.request.deadline_s < deadline_s:
-                start_s -= self._next_s(queues)
-        elif len(self.lanes.all) > 1:
-            for other in self.lanes.all:
-                waiting = other.next_batches[self.number]
-                if other is not queues and len(waiting) and waiting.first.request.deadline_s < deadline_s:
-                    start_s += self._next_s(other)
+        lanes = self.lanes.all
+        if len(lanes) > 1:
+            number, edge = self.number, self.edge
+            for other in lanes:
+                waiting = other.next_batches[number]
+                if waiting.items and other is not queues and waiting.members[0].request.deadline_s < deadline_s:
+                    terms = other.edges[edge]
+                    times = terms.times or terms.known_times
+                    start_s += times.median_s[min(waiting.items, terms.limit)]
         return start_s
-
-    def sum_up(self) -> None:
-        """Sums up once what waits before each deadline where there are many lanes, until a next batch changes.
-
-        Whatever changes one sets `ahead` to None.
-        """
-        self.ahead = None
-        if len(self.lanes.all) > MANY_LANES:
-            waiting = [(lane, lane.next_batches[self.number]) for lane in self.lanes.all]
-            pairs = sorted((b.first.request.deadline_s, self._next_s(lane)) for lane, b in waiting if b.items)
-            self.ahead = [at_s for at_s, _ in pairs], [*accumulate([s for _, s in pairs], initial=0.0)]
 
     def has_room(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether the next batch can take this request and still be in time for its oldest member.
@@ -383,7 +369,3 @@ class EdgeSide:
     def slope_s(self, queues: ModelQueues) -> float:
         """Returns the edge's seconds for one item more."""
         return edge_slope_s(queues.edges[self.edge].known_times, max(1, queues.edges[self.edge].cap))
-
-    def _next_s(self, queues: ModelQueues) -> float:
-        terms = queues.edges[self.edge]
-        return queues.edges[self.edge].known_times.median_s[min(queues.next_batches[self.number].items, terms.limit)]

@@ -298,19 +298,9 @@ class Edges:
         batches = queues.next_batches
         return next((slot for slot in self.in_order(now_s) if batches[slot.number].items), None)
 
-    def sum_up(self) -> None:
-        """Sums up what waits before each deadline, slot by slot, until a next batch changes."""
-        for slot in self.slots:
-            slot.sum_up()
-
     def has_next(self, slot: EdgeSide) -> bool:
         """Whether requests wait in a slot's next batches."""
         return any([lane.next_batches[slot.number].items for lane in self.lanes.all])
-
-    def changed(self) -> None:
-        """Notes that a next batch has changed: what was summed up holds no longer."""
-        for slot in self.slots:
-            slot.ahead = None
 
     def release(self, batch_id: int, *, now_s: float) -> None:
         """Notes that a batch came back; one that was given up before is ignored."""

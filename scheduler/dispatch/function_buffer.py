@@ -8,7 +8,7 @@ from typing import Protocol
 
 from scheduler.dispatch.demand import Demand
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice
-from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.queue import Changes, DeadlineOrder, QueuedRequest
 from scheduler.dispatch.uplink import Slots
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.latency import FunctionTier
@@ -104,7 +104,9 @@ class FunctionBuffer:
     """Most items in a batch; 0 while no batch can be sent."""
     at_once: int = 1
     """Items at which a batch leaves without another look: it is full, or the operator wants no wait."""
-    queue: DeadlineOrder = field(default_factory=lambda: DeadlineOrder(State.FUNCTION))
+    changes: Changes = field(default_factory=Changes)
+    """Those of its lane."""
+    queue: DeadlineOrder = field(init=False)
     opened_at_s: float = 0.0
     rate_rps: float = 0.0
     """Items a second of its classes just now."""
@@ -147,6 +149,7 @@ class FunctionBuffer:
 
     def __post_init__(self) -> None:
         """Derives what its tier says."""
+        self.queue = DeadlineOrder(State.FUNCTION, self.changes)
         self.max_bytes = self.tier.max_body_bytes
         self.pool = self.model.name, self.tier.name
         self.place = Place.function(self.tier.name)
@@ -315,6 +318,7 @@ class FunctionBuffer:
         """
         if self.warm is None:
             return
+        before = self._cold_seen_changes, self._cold_factor
         if self.warm.changes != self._cold_seen_changes or not self.starts_s:
             self.cold_start_s, self.starts_s = self.warm.start_s(0.5), self.warm.start_quantiles_s(START_PERCENTILES)
             self.starts = self.warm.starts()
@@ -326,6 +330,8 @@ class FunctionBuffer:
             self.cold = max(self.cold, SURELY_COLD)
         self.start_price = self._start_price if self.may_start else 0.0
         self._cold_factor = self.cold / forecast if forecast > 0.0 else 1.0
+        if (self._cold_seen_changes, self._cold_factor) != before:
+            self.changes.count += 1
 
     @property
     def may_start(self) -> bool:

@@ -284,7 +284,7 @@ class FunctionSide:
         pool, free = buffer.pool, len(uplink.finishes_s) < self.max_in_flight
         if free and not self.quota.known and uplink.in_pool[pool] < buffer.tier.max_in_flight:
             # As `takes_s` and `expected_path_s` work it out where a slot is free: this is asked in each call.
-            stalled_s = uplink.stalled_s(now_s, pool) if uplink.overdue and now_s > uplink.back_at_s else 0.0
+            stalled_s = uplink.stalled_s(now_s, pool) if now_s > uplink.overdue_from_s else 0.0
             start_s = now_s if now_s > uplink.free_at_s else uplink.free_at_s
             path_s = start_s - now_s + stalled_s + uplink.idle_path_s(request.body_bytes)
             pause_s = self.circuit.not_before_s - now_s

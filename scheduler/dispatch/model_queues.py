@@ -8,7 +8,8 @@ from itertools import chain
 from scheduler.dispatch.edge_terms import EdgeTerms
 from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
-from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.queue import Changes, DeadlineOrder, QueuedRequest
+from scheduler.dispatch.rest import Rest
 from scheduler.dispatch.returning import Returning
 from scheduler.dispatch.slo_budget import FIRST_MULTIPLIER
 from scheduler.dispatch.tenants import Tenants
@@ -25,10 +26,6 @@ requests halving it changes cost by +1.8 % (in time +0.2 points), doubling it wi
 STARVED_S = 1.0
 """How long a request that might have gone to a function keeps the link under watch. Judgement: halved or doubled, cost
 and lateness stay within noise."""
-
-
-def _order(state: State) -> DeadlineOrder:
-    return DeadlineOrder(state)
 
 
 def _halves() -> dict[Backend, deque[tuple[QueuedRequest, ...]]]:
@@ -65,7 +62,9 @@ class ModelQueues:
     rate_rps: float = 0.0
     """Items a second just now: what else will join the next batch."""
     item_bytes: float = 0.0
-    next_batches: list[DeadlineOrder] = field(default_factory=lambda: [_order(State.EDGE_BATCH)])
+    changes: Changes = field(default_factory=Changes)
+    rest: Rest = field(default_factory=Rest)
+    next_batches: list[DeadlineOrder] = field(init=False)
     """By slot of the edges: its next batch."""
     returning: Returning = field(default_factory=Returning)
     tenants: Tenants = field(default_factory=Tenants)
@@ -73,7 +72,7 @@ class ModelQueues:
     """By whether a function may take a request, priority, class and tenant."""
     overdue: WaitingLine = field(init=False)
     """By the buffer that may take a request, and tenant; those that only wait for the edge also by class."""
-    deferred: DeadlineOrder = field(default_factory=lambda: _order(State.DEFERRED))
+    deferred: DeadlineOrder = field(init=False)
     bisected: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(default_factory=_halves)
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
     any_bisected: bool = False
@@ -90,9 +89,11 @@ class ModelQueues:
     _priced_rps: float = 0.0
 
     def __post_init__(self) -> None:
-        """Makes the lines."""
-        self.edge_later = WaitingLine(State.EDGE_LATER, self._rank_of)
-        self.overdue = WaitingLine(State.OVERDUE, self._taken_by)
+        """Makes the queues."""
+        self.next_batches = [DeadlineOrder(State.EDGE_BATCH, self.changes)]
+        self.edge_later = WaitingLine(State.EDGE_LATER, self._rank_of, self.changes)
+        self.overdue = WaitingLine(State.OVERDUE, self._taken_by, self.changes)
+        self.deferred = DeadlineOrder(State.DEFERRED, self.changes)
 
     @property
     def orders(self) -> tuple[DeadlineOrder | WaitingLine, ...]:
@@ -177,6 +178,7 @@ class ModelQueues:
     def limit(self, limits: Limits) -> None:
         """Follows an operator's limits: works out the most items of a batch."""
         self.limits, self._priced = limits, False
+        self.changes.count += 1
         for terms in self.edges:
             terms.follow(limits, self.plan)
         for batch in self.next_batches:
@@ -198,7 +200,8 @@ class ModelQueues:
             terms.parallel = edges[terms.name]
         if len(self.next_batches) != slots:
             assert not self.promised_items, "what waits is withdrawn, and placed again in the slots that there are"
-            self.next_batches = [_order(State.EDGE_BATCH) for _ in range(slots)]
+            self.next_batches = [DeadlineOrder(State.EDGE_BATCH, self.changes) for _ in range(slots)]
+            self.rest = Rest()
 
     def learn(self, edge_times: Sequence[ServiceTimes | None], function_times: Sequence[ServiceTimes | None]) -> None:
         """Takes over service tables, one for each edge server and one for each buffer."""
@@ -289,7 +292,7 @@ class ModelQueues:
         """Returns a buffer for a plan; what is known of its tier and of its use is kept."""
         tier = self.model.tier(plan.tier)
         slos_s = {c.name: c.slo_s for c in self.model.classes if c.name in plan.classes}
-        buffer = FunctionBuffer(self.model, plan, tier, self.lateness, slos_s=slos_s, warm=warm)
+        buffer = FunctionBuffer(self.model, plan, tier, self.lateness, slos_s=slos_s, warm=warm, changes=self.changes)
         for before in self.buffers:
             ours, theirs = ((p.tier, p.classes, p.up_to_bytes) for p in (plan, before.plan))
             if ours == theirs:

@@ -42,8 +42,6 @@ class Placing:
             cause: why now, for the record.
         """
         request, lanes = queued.request, self.lanes
-        if lanes.several:
-            self.edges.changed()
         queues = lanes.of(request) if request.shape_id else lanes.first[request.model]
         if cause is Cause.ARRIVAL:
             if now_s <= queues.returning.open_until_s:
@@ -124,8 +122,6 @@ class Placing:
 
     def _give_way(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, saved: float) -> None:
         """Lets a request whose place another has taken miss its objective on purpose."""
-        if self.lanes.several:
-            self.edges.changed()
         price = queues.late_cost(queued.request)
         choice = self.offers.on_purpose.of_member(queues, queued, now_s=now_s, saved=saved)
         self.note(queued, Cause.DISPLACED, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)

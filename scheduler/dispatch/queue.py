@@ -147,14 +147,27 @@ def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
     return request.deadline_s, request.priority, request.request_id
 
 
+@dataclass(slots=True)
+class Changes:
+    """Counts what changes in the queues of one lane, and in the terms on which requests leave them."""
+
+    count: int = 0
+
+
 class DeadlineOrder:
     """Requests by deadline, then priority, then age; knows its items and bytes."""
 
-    __slots__ = ("_keys", "body_bytes", "full", "items", "members", "most_items", "state")
+    __slots__ = ("_changes", "_keys", "body_bytes", "full", "items", "members", "most_items", "state")
 
-    def __init__(self, state: State) -> None:
-        """Starts empty; a request that is added enters `state`."""
+    def __init__(self, state: State, changes: Changes | None = None) -> None:
+        """Starts empty.
+
+        Args:
+            state: what a request that is added enters.
+            changes: counts its changes; None: they are counted for nothing.
+        """
         self.state = state
+        self._changes = Changes() if changes is None else changes
         self.items = 0
         self.body_bytes = 0
         self.full = False
@@ -199,6 +212,7 @@ class DeadlineOrder:
         i = bisect_left(self._keys, key)
         self._keys.insert(i, key)
         self.members.insert(i, queued)
+        self._changes.count += 1
         self.items += request.items
         self.body_bytes += request.body_bytes
         if request.items > self.most_items:
@@ -210,6 +224,7 @@ class DeadlineOrder:
         if i == len(self.members) or self.members[i] is not queued:
             raise KeyError(queued.request.request_id)
         del self.members[i], self._keys[i]
+        self._changes.count += 1
         self.full = False
         queued.enter(State.NEW)
         self.items -= queued.request.items
@@ -221,6 +236,7 @@ class DeadlineOrder:
         """Empties the order and returns its requests, earliest deadline first."""
         taken = tuple(self.members)
         self.members, self._keys, self.full = [], [], False
+        self._changes.count += 1
         self.items = self.body_bytes = self.most_items = 0
         for queued in taken:
             queued.enter(State.NEW)

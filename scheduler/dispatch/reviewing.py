@@ -24,14 +24,20 @@ class Reviewing:
     function: FunctionSending
     offers: Offers
 
-    def review(self, queues: ModelQueues, *, now_s: float) -> None:
-        """Moves requests whose place can no longer serve them while another still can."""
+    def review(self, queues: ModelQueues, *, now_s: float, edges: bool = True) -> None:
+        """Moves requests whose place can no longer serve them while another still can.
+
+        Args:
+            queues: of a lane.
+            now_s: the present.
+            edges: whether its next batches, and what waits behind them, are looked at too.
+        """
         if queues.any_bisected:
             self._review_halves(queues, now_s=now_s)
-        for slot in self.edges.slots:
+        for slot in self.edges.slots if edges else ():
             if queues.next_batches[slot.number].items:
                 self._review_next_batch(slot, queues, now_s=now_s)
-        if queues.edge_later.items:
+        if edges and queues.edge_later.items:
             self._review_later(queues, now_s=now_s)
         for buffer in queues.buffers:
             if buffer.queue.items:
@@ -106,7 +112,6 @@ class Reviewing:
             if self._moves_to_another_slot(slot, queues, oldest, now_s=now_s):
                 continue
             if self._leaves_for_function(slot, queues, oldest, now_s=now_s):
-                slot.ahead = None
                 batch.remove(oldest)
                 self.function.join(queues, oldest, now_s=now_s)
             elif hopeless:
@@ -131,7 +136,6 @@ class Reviewing:
         self.placing.note(oldest, Cause.EDGE_DELAYED, (offer,), 0, now_s=now_s, lateness_price=price)
         queues.next_batches[slot.number].remove(oldest)
         queues.next_batches[other.number].add(oldest)
-        slot.ahead = other.ahead = None
         return True
 
     def _leaves_for_function(self, slot: EdgeSide, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:

@@ -50,6 +50,8 @@ class UplinkOccupancy:
     """Batch in flight -> its bytes, in the order of the sends: what is still behind a batch in the pipe."""
     overdue: dict[int, Overdue] = field(default_factory=dict)
     """Batch in flight -> when it should have been back at the latest."""
+    overdue_from_s: float = math.inf
+    """No batch in flight is overdue before."""
     changes: int = 0
     """How often batches were sent or came back."""
     grace_s: dict[Pool, float] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class UplinkOccupancy:
             pool: the instances that it would run on.
         """
         estimate = self.estimate
-        stalled_s = self.stalled_s(at_s, pool) if self.overdue and at_s > self.back_at_s else 0.0
+        stalled_s = self.stalled_s(at_s, pool) if at_s > self.overdue_from_s and at_s > self.back_at_s else 0.0
         transfer_s = 0.0 if estimate.bytes_per_s is None else self.transfer_s(body_bytes)
         start_s = at_s if at_s > self.free_at_s else self.free_at_s
         return start_s + stalled_s + (transfer_s + estimate.rtt_s + estimate.excess_s)
@@ -95,7 +97,7 @@ class UplinkOccupancy:
 
         A batch that may have met a cold instance of another tier says nothing about the link.
         """
-        if at_s <= self.back_at_s or not self.overdue:
+        if at_s <= self.back_at_s or at_s <= self.overdue_from_s:
             return 0.0
         for sent in self.overdue.values():
             if sent.pool == pool:
@@ -134,7 +136,7 @@ class UplinkOccupancy:
         if missing > 0:
             ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == pool)
             start_s = max(start_s, _freed_s(ours, missing, start_s))
-        stalled_s = self.stalled_s(now_s, pool) if self.overdue and now_s > self.back_at_s else 0.0
+        stalled_s = self.stalled_s(now_s, pool) if now_s > self.overdue_from_s and now_s > self.back_at_s else 0.0
         return start_s - now_s + stalled_s + self.idle_path_s(body_bytes)
 
     def occupy(
@@ -153,6 +155,7 @@ class UplinkOccupancy:
         self.changes += 1
         if overdue_s < math.inf:
             self.overdue[batch_id] = Overdue(overdue_s, pool, warm, now_s, hung_s)
+            self.overdue_from_s = min(self.overdue_from_s, overdue_s)
         transfer_s = self.transfer_s(body_bytes)
         if transfer_s < math.inf:
             self.free_at_s = max(now_s, self.free_at_s) + transfer_s
@@ -186,7 +189,8 @@ class UplinkOccupancy:
         self.changes += 1
         if self.finishes_s.pop(batch_id, None) is not None:
             self.in_pool[self.pool_of.pop(batch_id)] -= 1
-        self.overdue.pop(batch_id, None)
+        if self.overdue.pop(batch_id, None) is not None:
+            self.overdue_from_s = min([sent.at_s for sent in self.overdue.values()], default=math.inf)
         self.behind_bytes.pop(batch_id, None)
         self.back_at_s = now_s
         if not self.finishes_s:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 
-from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest, deadline_order
+from scheduler.dispatch.queue import Changes, DeadlineOrder, QueuedRequest, deadline_order
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Place
 
@@ -29,15 +29,17 @@ its tenant; the places that have failed it."""
 class WaitingLine:
     """Requests in deadline order, kept apart by a key, so that those of one kind are found without a search."""
 
-    __slots__ = ("_key", "_orders", "body_bytes", "items", "state")
+    __slots__ = ("_changes", "_key", "_orders", "body_bytes", "items", "state")
 
-    def __init__(self, state: State, key: Callable[[QueuedRequest], Key]) -> None:
+    def __init__(self, state: State, key: Callable[[QueuedRequest], Key], changes: Changes | None = None) -> None:
         """Starts empty.
 
         Args:
             state: what a request that is added enters.
             key: of a request; it does not change while the request is in the line.
+            changes: counts its changes; None: they are counted for nothing.
         """
+        self._changes = changes
         self.state = state
         self.items = 0
         self.body_bytes = 0
@@ -72,7 +74,7 @@ class WaitingLine:
         key = self._key(queued)
         order = self._orders.get(key)
         if order is None:
-            self._orders[key] = order = DeadlineOrder(self.state)
+            self._orders[key] = order = DeadlineOrder(self.state, self._changes)
         order.add(queued)
         self.items += queued.request.items
         self.body_bytes += queued.request.body_bytes

@@ -1,7 +1,6 @@
 """Requests of unlike shapes share no batch; what is known of their model they share."""
 
 from dataclasses import replace
-from random import Random
 
 import pytest
 from support.engine_kit import ORIN, TIER, answered, fail, finish, run_until_idle, sent, settings
@@ -93,26 +92,6 @@ def test_lanes_in_which_nothing_waits_are_closed() -> None:
         done = run_until_idle(engine, arrive(engine, at_s, number, first_id=number + 1), at_s, at_s + 0.09)
         assert answered(done) == [number + 1]
     assert len(engine._queues.all) <= KEPT + 2
-
-
-def test_what_is_more_urgent_is_summed_up_once_for_many_lanes_and_the_sum_is_the_same() -> None:
-    engine = Engine(settings(function=False, slo_s=50.0))
-    random = Random(1)
-    for number in range(60):
-        slo_s = random.uniform(20.0, 50.0)
-        arrive(engine, 0.001 * number, random.randrange(30), first_id=number + 1, slo_s=slo_s)
-    edge, lanes = engine._dispatcher.edges.first, engine._queues.all
-    assert len(lanes) > 8
-    asked = [
-        (lane, lane.next_batches[0].first.request.deadline_s + by_s)
-        for lane in lanes
-        for by_s in (-9.0, 0.0, 0.1, 99.0)
-        if lane.next_batches[0].items
-    ]
-    plain = [edge.start_s(lane, now_s=0.1, deadline_s=at_s) for lane, at_s in asked]
-    edge.sum_up()
-    assert edge.ahead is not None
-    assert [edge.start_s(lane, now_s=0.1, deadline_s=at_s) for lane, at_s in asked] == pytest.approx(plain)
 
 
 def test_only_frequent_shapes_have_prices_of_their_own() -> None:
