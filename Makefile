@@ -12,6 +12,8 @@ UNIT ?= .venv-unit
 PEERS := .venv-peers
 # The edge server as a Ray Serve application, from its locked releases.
 RAY := .venv-ray
+# What builds the dashboard for Grafana, on Python 3.11 and later.
+MONITORING := .venv-monitoring
 # Fuzzing: atheris and schemathesis.
 FUZZ := .venv-fuzz
 PINS := scripts/requirements
@@ -30,7 +32,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test test-slow test-page soak-page unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
+.PHONY: demo test test-slow test-page soak-page unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench dashboard pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -60,6 +62,11 @@ $(RAY)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/ray.txt
 	$(RAY)/bin/python $(PIP) --no-deps --editable .
 	touch $@
 
+$(MONITORING)/.installed: $(PINS)/build.txt $(PINS)/monitoring.txt
+	$(call fresh,$(MONITORING))
+	$(MONITORING)/bin/python $(PIP) --constraint $(PINS)/monitoring.txt grafana-foundation-sdk
+	touch $@
+
 $(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(PINS)/fuzz.txt
 	$(call fresh,$(FUZZ))
 	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,grpc,onnx]'
@@ -73,9 +80,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -m 'not slow'
 
-# The demo, restarts, and the longest simulations.
+# The demo, restarts, the longest simulations, and the alert rules and dashboard before a Prometheus.
 test-slow: $(VENV)/.installed
-	$(BIN)/python $(PYTEST) -m slow
+	EDGEBURST_MONITORING=$(abspath $(wildcard $(MONITORING)/bin/python)) $(BIN)/python $(PYTEST) -m slow
 
 unit: $(UNIT)/.installed
 	$(UNIT)/bin/python $(PYTEST) tests/unit
@@ -141,6 +148,10 @@ faults-ci: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m scripts.bench_daemon
+
+# The dashboard for Grafana, from its source.
+dashboard: $(MONITORING)/.installed
+	$(MONITORING)/bin/python -m scripts.monitoring.build_dashboard --write
 
 pins: $(LINT)/.installed
 	$(PINS)/pin.sh

@@ -47,6 +47,10 @@ class Counts(Collector):
         """Shows a counter before it counts: Prometheus sees no growth in one that appears with its first count."""
         self._values.setdefault(labels, 0)
 
+    def items(self) -> Iterable[tuple[Labels, int]]:
+        """Returns the counts by labels."""
+        return self._values.items()
+
     def collect(self) -> Iterator[Metric]:
         """Yields the metric."""
         yield counter(*self._named, self._values.items())

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from scheduler.daemon.answer_metrics import AnswerMetrics
 from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.counts import Counts, Distributions, gauge
+from scheduler.daemon.counts import Counts, Distributions, counter, gauge
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
 from scheduler.daemon.history.counting import Counting
@@ -125,6 +125,7 @@ class Telemetry:
         self._requests = Counts(
             "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
         )
+        self.registry.register(_SloRequests(self._requests))
         self._refusals = Counts(
             "edgeburst_refusals",
             "Refusals by kind, and by what decided where offers were compared.",
@@ -307,6 +308,21 @@ class _Alone(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._metric
+
+
+class _SloRequests(Collector):
+    """The requests that count for the objective of their class, added up when the metrics are read."""
+
+    def __init__(self, requests: Counts) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[tuple[str, ...], int] = {}
+        for (model, name, kind), count in self._requests.items():
+            if kind not in _COLUMN_OF:
+                found[(model, name)] = found.get((model, name), 0) + count
+        text = "Requests that count for the objective: answered, or refused for no fault of their clients."
+        yield counter("edgeburst_slo_requests", text, ("model", "class"), found.items())
 
 
 class _StatusCollector(Collector):

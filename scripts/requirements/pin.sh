@@ -28,6 +28,9 @@ atheris==2.3.0 ; python_full_version < '3.11'
 atheris==3.0.0 ; python_full_version == '3.11.*'
 atheris==3.1.0 ; python_full_version >= '3.12'
 PINS
+# What `make dashboard` builds with, which has no release for Python 3.10. They are numbered by Grafana's, after a time.
+printf 'grafana-foundation-sdk\n' | .venv-lint/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+    --no-annotate --custom-compile-command 'make pins' - --output-file "$pins/monitoring.txt"
 # Servers and clients of others, for `make test-peers`. A KServe that MLServer's ranges exclude is not the newest.
 printf 'kserve\nmlserver>=1.6\n' | compile - --constraint "$pins/build.txt" --output-file "$pins/peers.txt"
 # Of Ray and what it needs the newest, too.

@@ -38,6 +38,7 @@ _SUITE = NotRun("runs the tests themselves", "tests/unit/test_pins.py")
 _INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
 _UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
 _INSTALLER = NotRun("files of root", "tests/install/test_fresh_root.py")
+_MONITORING = NotRun("systemctl, or files of root", "tests/integration/test_monitoring.py")
 _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _RAY = NotRun("an environment with Ray", "tests/peers/test_ray.py")
@@ -79,6 +80,10 @@ NOT_RUN: Mapping[str, NotRun] = {
     "edgeburst doctor --config edgeburst.toml": NotRun(
         "it finds what is not set up on the reader's hosts", "tests/integration/test_doctor.py"
     ),
+    "install -m 640 -g prometheus edgeburst.token /etc/prometheus/edgeburst.token": _MONITORING,
+    "cp scripts/monitoring/edgeburst.rules.yml /etc/prometheus/": _MONITORING,
+    "cp scripts/monitoring/prometheus.example.yml /etc/prometheus/prometheus.yml": _MONITORING,
+    "systemctl restart prometheus": _MONITORING,
     "cp scripts/systemd/edgeburst.service scripts/systemd/edgeburst.socket /etc/systemd/system/": _UNIT,
     "systemctl enable --now edgeburst.socket edgeburst": _UNIT,
     "cp scripts/systemd/edgeburst-edge.service scripts/systemd/edgeburst-edge.socket /etc/systemd/system/": _UNIT,

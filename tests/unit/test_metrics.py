@@ -115,6 +115,16 @@ class TestAnswers:
         for kind in ("answered", "cancelled", "fault", *RefusalKind):
             assert value(counted, "requests_total", model="digits", kind=kind, **{"class": "slow"}) == 0
 
+    def test_requests_that_clients_sent_wrong_or_gave_up_count_for_no_objective(self) -> None:
+        counted = told()
+        counted.answered(call(), answer(FUNCTION), latency_s=0.5, slo_s=0.3, own_latency_s=0.001)
+        for kind in ("cancelled", "fault", *RefusalKind):
+            counted.refused(call(), str(getattr(kind, "value", kind)), 11.0)
+        labels = {"model": "digits", "class": "fast"}
+        ours = len(RefusalKind) - 2  # all but a bad request and one that is too large
+        assert value(counted, "slo_requests_total", **labels) == 1 + ours + 1
+        assert value(counted, "slo_requests_total", model="digits", **{"class": "slow"}) == 0
+
     def test_tenants_that_are_not_configured_count_as_one_with_latencies(self) -> None:
         counted = told()
         for tenant in ("lab", "x", "y"):

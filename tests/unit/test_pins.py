@@ -18,7 +18,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 CHECKERS = ("ruff", "mypy", "lint-imports")
 LINT_PINS = ".ci/constraints.txt"
 TEST_PINS = "scripts/requirements/test.txt"
-NAMES = ("build", "fuzz", "peers", "torch")
+NAMES = ("build", "fuzz", "monitoring", "peers", "torch")
 PIN_FILES = (LINT_PINS, TEST_PINS, *(f"scripts/requirements/{name}.txt" for name in NAMES))
 
 
@@ -104,7 +104,9 @@ def test_make_lint_runs_every_checker_from_an_environment_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo", "test-peers", "fuzz", "soak"])
+@pytest.mark.parametrize(
+    "target", ["test", "test-slow", "unit", "lint", "demo", "test-peers", "fuzz", "soak", "dashboard"]
+)
 def test_whatever_make_installs_is_constrained(target: str) -> None:
     installs = [line for line in dry_run(target) if " install " in line]
     assert installs
