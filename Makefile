@@ -75,7 +75,7 @@ $(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt 
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
+	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo $(if $(OPEN),--open)
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -m 'not slow'

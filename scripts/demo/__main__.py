@@ -30,6 +30,7 @@ Exit status: 0 if every request was answered once, no answer differs from the mo
 examples:
   make demo                       edge and functions as slow as a Jetson Orin and Function Compute
   make demo EMULATE=none          at the speed of this machine
+  make demo OPEN=1                with the daemon's page in a browser
 """
 
 
@@ -84,6 +85,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
         help="provisioned instances (default: as many as the planner proposes for the rates)",
     )
     add("--quiet", action="store_true", help="no live table and no progress")
+    add("--open", action="store_true", help="open the daemon's page in a browser, where there is one")
     given = parser.parse_args(argv)
     return Settings(
         out=given.out,
@@ -93,6 +95,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
         rates_rps=given.rates,
         provisioned=given.provisioned,
         quiet=given.quiet,
+        opens=given.open,
     )
 
 

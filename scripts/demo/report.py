@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from scripts.demo.alternatives import HEADS, Alternative, table_rows
 from scripts.demo.watch import PlanSeen
 
 _LEAST_CNY_PER_S = 1e-9
@@ -43,6 +44,8 @@ def page(summary: Mapping[str, Any], *, failures: Sequence[str], plans: Sequence
 <p class="note">Dotted lines mark new plans and their causes.</p>
 <h2>Figures</h2>
 {_table(figure_rows(summary))}
+<h2>What it saves</h2>
+{_alternatives(summary)}
 <h2>Money</h2>
 {_table(money_rows(summary))}
 {_sheets(summary["price_sheets"])}
@@ -117,6 +120,18 @@ def _place(summary: Mapping[str, Any], backend: str) -> str:
         f"{summary[f'{backend}_requests']} requests in {summary[f'{backend}_batches']} batches,"
         f" {summary[f'mean_{backend}_batch']:.1f} a batch"
     )
+
+
+def alternative_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns what happened, and what other policies would have done, as rows of texts under `HEADS`."""
+    return table_rows([Alternative(**values) for values in summary["alternatives"]])
+
+
+def _alternatives(summary: Mapping[str, Any]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
+    rows = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in alternative_rows(summary))
+    notes = "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in summary["alternatives_notes"])
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>{notes}"
 
 
 def _verdict(failures: Sequence[str]) -> str:

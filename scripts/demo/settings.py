@@ -40,6 +40,7 @@ class Settings:
         uplink_mbit_per_s: rate of the uplink that all connections to the functions share.
         slo_s: SLO of each request, seconds.
         quiet: whether to show no live table.
+        opens: whether to open the daemon's page in a browser.
     """
 
     out: Path
@@ -51,6 +52,7 @@ class Settings:
     uplink_mbit_per_s: float = 8.0
     slo_s: float = 1.0
     quiet: bool = False
+    opens: bool = False
 
     @property
     def phase_s(self) -> float:

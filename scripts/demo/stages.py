@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from scripts.demo.endpoint import Endpoint, Usage
 from scripts.demo.instances import WarmInstances, latency_model, plan_instances, planned
 from scripts.demo.memory import memory_warning, read_meminfo
 from scripts.demo.outcomes import read_outcomes
+from scripts.demo.page import open_page
 from scripts.demo.pictures import Picture, Probabilities, answers_alone, held_out_pictures, save_pictures
 from scripts.demo.processes import Processes, Running
 from scripts.demo.profiles import measured_places, shipped_places
@@ -37,6 +39,7 @@ from scripts.demo.settings import (
     Settings,
     draw_schedule,
 )
+from scripts.demo.simulating import start_simulating, tell_alternatives, with_simulated
 from scripts.demo.summary import (
     ColdStart,
     Money,
@@ -108,10 +111,13 @@ class Demo:
         watch = Watch(self._start_daemon(places))
         before = endpoint.usage()
         schedule = draw_schedule(settings, pictures=len(self._pictures))
+        simulating = start_simulating(
+            self._processes, settings, places, self._instances, schedule, item_bytes=self._picture_bytes()
+        )
         measured = self._replay("client", schedule, watch, show=not settings.quiet)
         used = endpoint.usage().since(before)
         cold = self._cold_start(watch, endpoint, latency_model(places.edge_profile))
-        run = self._as_run(measured, used, cold, places)
+        run = self._with_alternatives(self._as_run(measured, used, cold, places), used, simulating)
         return self._write(run, measured)
 
     def _plan_instances(self, edge_profile: str, function_profile: str) -> None:
@@ -175,7 +181,11 @@ class Demo:
             arguments = ["scheduler.cli", "serve", "--config", str(path)]
             daemon = self._processes.start("daemon", arguments, **configuration.key_variables())
             ready = daemon.wait_for("ready", limit_s=START_LIMIT_S)
-        return f"http://{ready['host']}:{ready['port']}"
+        url = f"http://{ready['host']}:{ready['port']}"
+        self._console.print(f"the daemon's page: {url}", highlight=False)
+        if settings.opens:
+            self._console.print(open_page(url, os.environ), highlight=False)
+        return url
 
     def _replay(self, name: str, schedule: Schedule, watch: Watch, *, show: bool) -> Measured:
         """Runs the client in its own process, and observes the daemon meanwhile."""
@@ -243,6 +253,15 @@ class Demo:
                 booked_cny=booked_cny,
             )
 
+    def _with_alternatives(self, run: Run, used: Usage, simulating: Running) -> Run:
+        with self._doing("simulating other policies with the same arrivals"):
+            return with_simulated(
+                run, simulating, self._settings, kept_s=_kept_s(used, self._settings), item_bytes=self._picture_bytes()
+            )
+
+    def _picture_bytes(self) -> float:
+        return float(np.mean([len(picture.data) for picture in self._pictures]))
+
     def _as_run(self, measured: Measured, used: Usage, cold: ColdStart, places: Places) -> Run:
         settings, sheets = self._settings, {name: load_sheet(name) for name in (PRICE_SHEET, CU_SHEET)}
         all_function = all_function_cost(
@@ -250,11 +269,10 @@ class Demo:
             latency=latency_model(places.function_profile),
             price=sheets[PRICE_SHEET].tier_price(memory_gb=MEMORY_GB),
             slo_s=settings.slo_s,
-            item_bytes=float(np.mean([len(picture.data) for picture in self._pictures])),
+            item_bytes=self._picture_bytes(),
             bytes_per_s=settings.uplink_bytes_per_s,
         )
-        kept_s = (used.provisioned_idle_s + used.billed_s) / settings.provisioned
-        idle_s = max(0.0, self._instances.all_function * kept_s - all_function.busy_s)
+        idle_s = max(0.0, self._instances.all_function * _kept_s(used, settings) - all_function.busy_s)
         idle_per_s = sheets[PRICE_SHEET].idle_per_s(memory_gb=MEMORY_GB)
         money = Money(
             cost_cny=used.active.get(PRICE_SHEET, 0.0),
@@ -312,6 +330,7 @@ class Demo:
             table.add_row(*row)
         table.add_row("emulated", emulated)
         self._console.print(table, highlight=False)
+        tell_alternatives(self._console, summary)
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[Any]:
@@ -343,6 +362,11 @@ def emulated_sentences(settings: Settings) -> list[str]:
         f" the published fit of profile {function.name} ({function.date}).",
         endpoint,
     ]
+
+
+def _kept_s(used: Usage, settings: Settings) -> float:
+    """Returns for how many seconds the provisioned instances were kept warm during the measured part."""
+    return (used.provisioned_idle_s + used.billed_s) / settings.provisioned
 
 
 def _progress(client: Running) -> dict[str, Any]:

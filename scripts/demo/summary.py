@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.domain.latency import LatencyModel, Price
+from scripts.demo.alternatives import Alternative
 from scripts.demo.settings import settled
 
 WRONG_ABOVE = 1e-3
@@ -125,6 +126,8 @@ class Run:
         seed: seed of arrivals and pictures.
         provisioned: number of provisioned instances.
         client_warning: a sentence if the client was late with sending; otherwise empty.
+        alternatives: what other policies would have done with the same arrivals.
+        alternatives_notes: sentences on them.
     """
 
     outcomes: Sequence[Outcome]
@@ -139,6 +142,8 @@ class Run:
     seed: int
     provisioned: int
     client_warning: str = ""
+    alternatives: Sequence[Alternative] = ()
+    alternatives_notes: Sequence[str] = ()
 
 
 def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -202,7 +207,15 @@ def summarise(run: Run) -> dict[str, object]:
         "cold_start": asdict(run.cold_start) if run.cold_start else None,
         "price_sheets": {name: dict(sheet) for name, sheet in run.price_sheets.items()},
         "client_warning": run.client_warning,
+        "alternatives": [asdict(one) for one in (_measured(run, _mean(within)), *run.alternatives)],
+        "alternatives_notes": list(run.alternatives_notes),
     }
+
+
+def _measured(run: Run, within_slo: float) -> Alternative:
+    money = run.money
+    words = "edgeburst, measured"
+    return Alternative(words, within_slo, money.cost_cny, run.provisioned, money.provisioned_idle_cny)
 
 
 def _places(answered: Sequence[Outcome]) -> dict[str, object]:
