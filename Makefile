@@ -32,7 +32,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test test-slow test-page soak-page unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench dashboard pins locked audit clean
+.PHONY: demo demo-failures test test-slow test-page soak-page unit lint test-latest test-peers test-install testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench dashboard pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -76,6 +76,10 @@ $(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt 
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo $(if $(OPEN),--open)
+
+# An edge killed, an uplink cut, a cap reached, a tenant's flood: what the daemon's page shows of each, as a checklist.
+demo-failures: $(VENV)/.installed
+	$(BIN)/python -m scripts.demo_failures --out out/demo-failures $(if $(OPEN),--open)
 
 test: $(VENV)/.installed
 	$(BIN)/python $(PYTEST) -m 'not slow'

@@ -76,8 +76,9 @@ def asked(url: str, content: object = None, *, method: str = "") -> Any:
 class Neighbours:
     """Starts the neighbours on first use, keeps them over the rows, and starts again what a row has killed."""
 
-    def __init__(self, folder: Path, processes: Processes) -> None:
-        """Stores where files go and what starts processes."""
+    def __init__(self, folder: Path, processes: Processes, *, edge_profile: str = EDGE_PROFILE) -> None:
+        """Stores where files go, what starts processes, and which profile the edge server emulates."""
+        self._edge_profile = edge_profile
         self._folder = folder
         self._processes = processes
         self._started = 0
@@ -128,7 +129,7 @@ class Neighbours:
     def start_edge(self, *options: str) -> None:
         """Starts the edge server and does not wait for it."""
         self._edge_options = options
-        place = ["--port", str(self.edge_port), "--model", "digits", "--emulate", EDGE_PROFILE]
+        place = ["--port", str(self.edge_port), "--model", "digits", "--emulate", self._edge_profile]
         quiet = ["--torch-threads", "1", "--decode-threads", "1"]
         self.edge = self.start("edge", ["edge_server", *place, *quiet, *options])
 

@@ -52,6 +52,8 @@ NOT_RUN: Mapping[str, NotRun] = {
     "edgeburst serve --config edgeburst.toml --shadow what-if.toml": _SHADOW,
     "make demo": _DEMO,
     "make demo EMULATE=none": _DEMO,
+    "make demo OPEN=1": NotRun("minutes", "tests/unit/test_demo_alternatives.py"),
+    "make demo-failures": NotRun("a minute and a half", "tests/acceptance/test_demo_failures.py"),
     ".venv/bin/python -m scripts.demo --provisioned 12": _DEMO,
     "make test": _SUITE,
     "make unit PYTHON=python3.12": _SUITE,

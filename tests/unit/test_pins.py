@@ -88,7 +88,7 @@ def test_those_who_run_tests_need_no_checker() -> None:
     assert checkers & {requirement.name for requirement in extra("dev")} == set()
 
 
-@pytest.mark.parametrize("target", ["test", "unit", "demo"])
+@pytest.mark.parametrize("target", ["test", "unit", "demo", "demo-failures"])
 def test_these_targets_run_no_checker(target: str) -> None:
     assert [line for line in dry_run(target) if re.search("|".join(CHECKERS), line)] == []
 
