@@ -92,6 +92,19 @@ def test_the_burst_afterwards_starts_functions_cold_and_is_answered(summary: dic
     assert cold["slowest_cold_batch_s"] > cold["service_s"]
 
 
+def test_the_same_arrivals_under_other_policies_end_the_demo(
+    demo: tuple[Path, subprocess.CompletedProcess[str]], summary: dict[str, Any]
+) -> None:
+    out, finished = demo
+    measured, *others = summary["alternatives"]
+    assert (measured["calls_cny"], measured["within_slo"]) == (summary["cost_cny"], summary["within_slo"])
+    assert len(others) == 5
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for one in summary["alternatives"]:
+        assert one["words"] in page
+        assert one["words"] in finished.stdout
+
+
 def test_the_files_are_there(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, _ = demo
     assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")

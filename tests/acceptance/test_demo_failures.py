@@ -1,4 +1,4 @@
-"""The demo of failures: real processes, each failure seen on the page, explained and mended; and Ctrl-C in its middle."""
+"""The demo of failures: real processes, each failure seen on the page, explained and mended; and Ctrl-C."""
 
 from __future__ import annotations
 
