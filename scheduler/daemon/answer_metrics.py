@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.counts import Distribution, counter, histogram
+from scheduler.daemon.counts import Distribution, counter, histograms
 
 BASE_BOUNDS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 AROUND_SLO = (0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
@@ -76,9 +76,11 @@ class AnswerMetrics(Collector):
         """Yields the metrics."""
         labels = ("model", "class", "place")
         latency = "From a request's last byte to its answer."
-        yield histogram(
+        yield from histograms(
             "edgeburst_request_seconds", latency, labels, [(key, one.latency) for key, one in self._of.items()]
         )
         wait = "From a request's last byte until its batch is sent."
-        yield histogram("edgeburst_wait_seconds", wait, labels, [(key, one.wait) for key, one in self._of.items()])
+        yield from histograms(
+            "edgeburst_wait_seconds", wait, labels, [(key, one.wait) for key, one in self._of.items()]
+        )
         yield counter("edgeburst_items", "Items answered.", labels, [(key, one.items) for key, one in self._of.items()])

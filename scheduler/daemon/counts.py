@@ -10,11 +10,14 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 Labels = tuple[str, ...]
 """Values of the labels, in the order of their names."""
+LINES = 128
+"""Lines of text that are made at once: about a millisecond's work."""
 
 
 class Counts(Collector):
@@ -137,6 +140,48 @@ def gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labe
     for key, value in rows:
         family.add_metric(key, value)
     return family
+
+
+def histograms(
+    name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labels, Distribution]]
+) -> Iterator[Metric]:
+    """Yields histograms of one name one by one, for a reader that takes them in turns with other work."""
+    yield histogram(name, text, labels, ())
+    for row in list(rows):
+        yield histogram(name, text, labels, (row,))
+
+
+def exposition_pieces(metrics: Iterable[Metric]) -> Iterator[bytes]:
+    """Yields the lines of metrics in Prometheus' text format, a bounded number at a time.
+
+    Metrics of one name that follow each other are one with one heading.
+
+    >>> rows = [(("a",), 1.0), (("b",), 2.0)]
+    >>> text = b"".join(exposition_pieces([gauge("level", "A level.", ("of",), [row]) for row in rows]))
+    >>> print(text.decode(), end="")
+    # HELP level A level.
+    # TYPE level gauge
+    level{of="a"} 1.0
+    level{of="b"} 2.0
+    """
+    before = ""
+    for metric in metrics:
+        samples = metric.samples
+        for start in range(0, max(1, len(samples)), LINES):
+            metric.samples = samples[start : start + LINES]
+            lines = generate_latest(_Alone(metric))
+            yield lines.split(b"\n", 2)[2] if metric.name == before else lines
+            before = metric.name
+
+
+class _Alone(Collector):
+    """One metric that is collected already."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
 
 
 def histogram(name: str, text: str, labels: Sequence[str], rows: Iterable[tuple[Labels, Distribution]]) -> Metric:

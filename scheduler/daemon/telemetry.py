@@ -11,14 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, fields
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.answer_metrics import AnswerMetrics
 from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.counts import Counts, Distributions, counter, gauge
+from scheduler.daemon.counts import Counts, Distributions, counter, exposition_pieces, gauge
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
 from scheduler.daemon.history.counting import Counting
@@ -40,7 +40,6 @@ ANSWERED = "answered"
 CANCELLED = "cancelled"
 FAULT = "fault"
 """A fault of the program ended the request, with a traceback in the log."""
-_KINDS = (ANSWERED, CANCELLED, FAULT, *(kind.value for kind in RefusalKind))
 _COLUMN_OF = {
     CANCELLED: "cancelled",
     RefusalKind.BAD_REQUEST.value: "rejected",
@@ -165,7 +164,7 @@ class Telemetry:
         for key in ((model, each.name) for model, each in named):
             self._arrivals.begin(key)
             self._within.begin(key)
-            for kind in _KINDS:
+            for kind in (ANSWERED, FAULT):
                 self._requests.begin((*key, kind))
         self._answers.configure(each.slo_s for _, each in named)
         self.tenants.configure(tenants, self._answers.bounds_s)
@@ -283,12 +282,11 @@ class Telemetry:
 
     def exposition(self) -> bytes:
         """Returns the metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return b"".join(self.exposition_pieces())
 
     def exposition_pieces(self) -> Iterator[bytes]:
-        """Yields the same, metric by metric."""
-        for metric in self.registry.collect():
-            yield generate_latest(_Alone(metric))
+        """Yields the same, some lines at a time."""
+        return exposition_pieces(self.registry.collect())
 
     def _second(self, now_s: float) -> Second:
         """Returns the current second's counts; adds the seconds without events before it, up to the length kept."""
@@ -298,16 +296,6 @@ class Telemetry:
             for missing_s in range(max(first_s, at_s - SECONDS_KEPT + 1), at_s + 1):
                 seconds.append(Second(missing_s))
         return seconds[-1]
-
-
-class _Alone(Collector):
-    """One metric that is collected already."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterator[Metric]:
-        yield self._metric
 
 
 class _SloRequests(Collector):

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import InferenceCall
-from scheduler.daemon.counts import Distribution, counter, gauge, histogram
+from scheduler.daemon.counts import Distribution, counter, gauge, histograms
 from scheduler.domain.tenants import tenant_label
 
 _OF_TENANT = (
@@ -108,7 +108,7 @@ class TenantMetrics(Collector):
         yield counter("edgeburst_tenant_requests", text, _LABELS, [(key, one.ended) for key, one in counts.items()])
         text = "From a request's last byte to its answer, by tenant."
         latency = [(key, one.latency) for key, one in counts.items()]
-        yield histogram("edgeburst_tenant_request_seconds", text, _LABELS, latency)
+        yield from histograms("edgeburst_tenant_request_seconds", text, _LABELS, latency)
         for tenant in tenants:
             for model, class_name, money in tenant["costs"]:
                 key = tenant["name"], model, class_name

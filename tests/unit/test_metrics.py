@@ -13,6 +13,7 @@ from scheduler.daemon.answer_metrics import bounds_around
 from scheduler.daemon.batch_metrics import BatchMetrics
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.clocks import ClockWatch
+from scheduler.daemon.counts import LINES
 from scheduler.daemon.host_metrics import HostMetrics
 from scheduler.daemon.records import BatchRecord
 from scheduler.daemon.telemetry import Telemetry
@@ -112,8 +113,10 @@ class TestAnswers:
 
     def test_counters_of_configured_classes_are_there_before_they_count(self) -> None:
         counted = told()
-        for kind in ("answered", "cancelled", "fault", *RefusalKind):
-            assert value(counted, "requests_total", model="digits", kind=kind, **{"class": "slow"}) == 0
+        slow = {"model": "digits", "class": "slow"}
+        assert [value(counted, "requests_total", kind=kind, **slow) for kind in ("answered", "fault")] == [0, 0]
+        for name in ("arrivals_total", "within_slo_total", "slo_requests_total"):
+            assert value(counted, name, **slow) == 0
 
     def test_requests_that_clients_sent_wrong_or_gave_up_count_for_no_objective(self) -> None:
         counted = told()
@@ -294,6 +297,24 @@ class TestHost:
         assert value(counted, "class_slo_seconds", **labels) == 0.3
         assert value(counted, "class_objective_ratio", **labels) == 0.99
         assert re.search(r'edgeburst_build_info{python="[\d.]+",version="1.2.3"} 1.0', counted.exposition().decode())
+
+
+def test_the_metrics_of_many_classes_are_made_in_small_pieces_that_are_one_text() -> None:
+    classes = [ServiceClass(f"c{number}", slo_s=0.01 * (number + 1)) for number in range(32)]
+    counted = Telemetry(lambda: STATUS, lambda: ("edge", "function"))
+    counted.configure({"digits": classes}, ["lab"])
+    for each in classes:
+        for place in (FUNCTION, Place.edge(), Place.edge("far")):
+            one = call(each.name, "lab")
+            counted.answered(one, answer(place), latency_s=0.1, slo_s=each.slo_s, own_latency_s=0.001)
+    pieces = list(counted.exposition_pieces())
+    assert max(piece.count(b"\n") for piece in pieces) <= LINES + 2
+    text = b"".join(pieces).decode()
+    headings = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(headings) == len(set(headings))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    bounds = bounds_around(each.slo_s for each in classes)
+    assert len(families["edgeburst_request_seconds"].samples) == 3 * 32 * (len(bounds) + 3)
 
 
 def test_no_series_says_when_it_was_created_and_names_have_base_units() -> None:
