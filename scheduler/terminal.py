@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _quiet = [False]
+_shown: list[Progress] = []
+"""What is shown now, the innermost last."""
 _FIRST_S = 1.0
 """What is over sooner shows no progress."""
 _EVERY_S = 0.25
@@ -73,12 +75,6 @@ class Progress:
         """Sets what is done now."""
         self._what = what
 
-    def print(self, line: str) -> None:
-        """Prints a line of the result to stdout, beside which no progress stays on the screen."""
-        with self._lock:
-            self._erase()
-            print(line, flush=True)
-
     def words(self, elapsed_s: float, width: int = 120) -> str:
         """Returns the line after so many seconds: count, rate and remaining time, where these are known.
 
@@ -105,6 +101,13 @@ class Progress:
         line = f"{self._what}  {'━' * full + '╌' * (_BAR_CELLS - full)}  {counts}"
         return line if len(line) <= width else f"{self._what}  {counts}"[:width]
 
+    def erase(self) -> None:
+        """Takes the line from the screen, until it is drawn again."""
+        with self._lock:
+            if self._drawn:
+                _write(_ERASE)
+                self._drawn = False
+
     def _draw(self, elapsed_s: float) -> None:
         # One less: some terminals begin a new line after the last column.
         width = max(1, shutil.get_terminal_size().columns - 1)
@@ -112,19 +115,32 @@ class Progress:
             _write(_ERASE + self.words(elapsed_s, width))
             self._drawn = True
 
-    def _erase(self) -> None:
-        if self._drawn:
-            _write(_ERASE)
-            self._drawn = False
-
     def _follow(self, ended: threading.Event) -> None:
         began_s = time.monotonic()
         if ended.wait(_FIRST_S):
             return
         while True:
-            self._draw(time.monotonic() - began_s)
+            # One line: what is done within something else is shown instead of it.
+            if _shown[-1] is self:
+                self._draw(time.monotonic() - began_s)
+            else:
+                self.erase()
             if ended.wait(_EVERY_S):
                 return
+
+
+class _Beside:
+    """Stdout on the terminal on which progress is shown: its line is erased before anything is written."""
+
+    def __init__(self, stdout: TextIO, work: Progress) -> None:
+        self._stdout, self._work = stdout, work
+
+    def write(self, text: str) -> int:
+        self._work.erase()
+        return self._stdout.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
 
 
 def _write(text: str) -> None:
@@ -161,15 +177,18 @@ def progress(what: str, total: float | None = None, unit: str = "", *, shown: bo
         yield work
         return
     ended = threading.Event()
+    _shown.append(work)
     # A thread draws: work that is long in one step is seen to go on, and counting costs nothing.
     drawing = threading.Thread(target=work._follow, args=(ended,), name="progress", daemon=True)  # noqa: SLF001
     drawing.start()
     try:
-        yield work
+        with redirect_stdout(cast("TextIO", _Beside(sys.stdout, work))) if sys.stdout.isatty() else nullcontext():
+            yield work
     finally:
         ended.set()
         drawing.join()
-        work._erase()  # noqa: SLF001
+        work.erase()
+        _shown.remove(work)
 
 
 def counted(items: Collection[T], what: str, unit: str = "") -> Iterator[T]:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.support.script import run_script
+
 ROOT = Path(__file__).parents[1]
 SERVICES = ("client", "edge", "function", "ray")
 TOOL = "pip-audit==2.10.1"
@@ -74,4 +76,4 @@ def told(service: str, report: Mapping[str, Any] | None, why: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("audit", main))

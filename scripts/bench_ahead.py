@@ -35,6 +35,7 @@ from scheduler.simulator.world import generators, make_requests, make_simulation
 from scripts.bench_ray import Outcome, daemon, own_server, poisson, sent
 from scripts.evaluation.options import with_slo
 from scripts.evaluation.traffic import Poisson
+from scripts.support.script import run_script
 
 MODES = {"0": 0, "auto": None, "1": 1}
 WARM_S = 5.0
@@ -247,4 +248,4 @@ def delayed(url: str, way_s: float) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_ahead", main))

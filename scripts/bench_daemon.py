@@ -37,6 +37,7 @@ from models.profile import load_profile
 from scheduler import wire
 from scripts.daemon_bench import comparison
 from scripts.daemon_bench.cases import ALL, USUAL, Case
+from scripts.support.script import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"ready_s": 2.0, "idle_mb": 200.0, "p50_ms": 1.0, "p99_ms": 5.0}
@@ -214,4 +215,4 @@ def cpu_seconds(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_daemon", main))

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from scheduler.terminal import counted
+from scripts.support.script import run_script
 from scripts.support.steady_queue import CASES, SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkouts = {"here": ROOT} if options.against is None else {"here": ROOT, "there": options.against.resolve()}
     found: dict[str, dict[str, Costs]] = {}
     print(f"{'case':34} {'':5} " + " ".join(f"{f'{n:,} waiting':>20}" for n in SIZES) + "   ratio: us  calls")
-    for case in options.case or CASES:
+    for case in counted(options.case or list(CASES), "measuring", "cases"):
         runs: dict[str, list[Costs]] = {name: [] for name in checkouts}
         for _ in range(1 if options.against is None else ALTERNATIONS):
             for name, checkout in checkouts.items():
@@ -77,4 +79,4 @@ def line(case: str, name: str, costs: Costs) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_engine", main))

@@ -32,6 +32,8 @@ from pathlib import Path
 from models.catalogue import shipped
 from models.rehearsal import rehearsal_inputs
 from scheduler import wire
+from scheduler.terminal import counted
+from scripts.support.script import run_script
 
 _LIMIT_S = 120.0
 _RUNTIMES = ("torch", "onnxruntime")
@@ -91,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 
 def _figures(subject: Subject, repetitions: int) -> dict[str, object]:
     starts = {runtime: Starts() for runtime in _RUNTIMES}
-    for number in range(repetitions + 1):
+    for number in counted(range(repetitions + 1), "starting", "rounds"):
         for runtime in _RUNTIMES:
             # The first start of each reads its files from the disk.
             into = starts[runtime] if number else Starts()
@@ -210,4 +212,4 @@ _SUBJECTS = {"digits": _digits, "resnet50": _resnet50}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_function", main))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from models.digits_pictures import encode
 from models.images import decode_image
 from models.preprocess import Pictures, fitted, normalise
 from models.preprocess_settings import DIGITS, IMAGENET, Preprocess
+from scripts.support.script import run_script
 
 _BATCH = 16
 _LINE = "{:<26} {:<7} {:>8} {:>8} {:>10} {:>8} {:>9}"
@@ -165,4 +167,4 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_script("bench_pictures", main))

@@ -36,6 +36,7 @@ from models.loading import load
 from models.profile import load_profile
 from scheduler import wire
 from scripts.support.ray_service import ray_service
+from scripts.support.script import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 ALPHA_S, BETA_S = 0.2, 0.05
@@ -294,4 +295,4 @@ async def _beside(url: str, encoded: wire.Encoded, batches: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_ray", main))

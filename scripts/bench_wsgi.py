@@ -24,7 +24,9 @@ from pathlib import Path
 
 import psutil
 
+from scheduler.terminal import counted
 from scripts.edge_bench.servers import called, table
+from scripts.support.script import run_script
 from scripts.wsgi_bench import hostile
 from scripts.wsgi_bench.serve import SERVERS
 
@@ -135,7 +137,7 @@ def main() -> int:
             for name in given.servers.split(",")
             if (version := _version(name, given.python)) is not None
         ]
-        for _ in range(given.turns):
+        for _ in counted(range(given.turns), "measuring", "turns"):
             for server in servers:
                 server.turn(given.seconds)
         print("\n".join(table(COLUMNS, [server.cells() for server in servers])))
@@ -174,4 +176,4 @@ def _running(name: str, version: str, python: str) -> Iterator[_Server]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("bench_wsgi", main))

@@ -11,6 +11,7 @@ no change is known in it.
 import argparse
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from scheduler.estimators.densities import GammaPoisson, NormalInverseGamma
 from scheduler.estimators.package_changepoint import package_detectors
 from scheduler.estimators.run_length import RunLengthPosterior, constant_hazard
 from scheduler.estimators.service_time import ServiceTime
+from scripts.support.script import run_script
 
 TICK_S = 0.25
 TICKS_PER_HOUR = 14400
@@ -204,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script("changepoint_figures", main))

@@ -42,7 +42,9 @@ from scheduler.simulator.scenario import (
     SpendCaps,
 )
 from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.terminal import counted
 from scheduler.workloads import Workload, poisson, with_bursts
+from scripts.support.script import run_script
 
 REQUESTS = 3_000
 DIGITS = 9
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         other = None if options.against is None else start_other(options.against.resolve(), Path(folder))
         logs = {}
-        for name, scenario, rate_rps in scenarios():
+        for name, scenario, rate_rps in counted(list(scenarios()), "simulating", "scenarios"):
             logs[name] = run(name, scenario, rate_rps)
             if options.log is not None:
                 options.log.mkdir(parents=True, exist_ok=True)
@@ -208,4 +210,4 @@ def _hash(log: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("command_hash", main))

@@ -16,8 +16,10 @@ from scheduler.explain.json_lines import to_json
 from scheduler.simulator.explanations import explanations, whole_ring
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.world import make_requests, make_simulation
+from scheduler.terminal import counted
 from scripts.command_hash import scenarios, workload
 from scripts.support.replay_records import Replay
+from scripts.support.script import run_script
 
 SHOWN = 5
 """Contradictions of a scenario that are printed."""
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     decisions = compared = contradictions = 0
     print(f"{'scenario':28} {'decisions':>9} {'compared':>9} {'contradictions':>14}")
-    for name, scenario, rate_rps in scenarios():
+    for name, scenario, rate_rps in counted(list(scenarios()), "simulating", "scenarios"):
         found = replay(name, scenario, rate_rps)
         _print(name, found.decisions, found.compared, len(found.contradictions))
         for sentence in islice(found.contradictions, SHOWN):
@@ -55,4 +57,4 @@ def _print(name: str, decisions: int, compared: int, contradictions: int) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("contradictions", main))

@@ -22,6 +22,7 @@ from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import steps
+from scripts.support.script import run_script
 
 QUIET_RPS, QUIET_S, BUSY_RPS, BUSY_S = 90.0, 240.0, 160.0, 30.0
 """At an SLO of 1 s the edge serves about 115 requests a second with its noise."""
@@ -80,4 +81,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("credit_cap", main))

@@ -3,6 +3,7 @@
 import sys
 
 from scripts.evaluation.command import main
+from scripts.support.script import run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("evaluate", main, shown=False))

@@ -25,7 +25,9 @@ from scheduler.domain.plans import ServiceClass
 from scheduler.plotting import new_figure
 from scheduler.simulator.scenario import EdgeServer, Scenario, SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.terminal import counted
 from scheduler.workloads import poisson
+from scripts.support.script import run_script
 from scripts.support.steady_queue import CASES, SteadyQueue, measured
 
 SLO_S = 1.0
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     found: dict[str, dict[int, float]] = {}
     print("| grows | from … to | us a request | ratio |\n|---|---|---|---|")
-    for name in options.axis or AXES:
+    for name in counted(options.axis or list(AXES), "growing", "axes"):
         values, measure = AXES[name]
         found[name] = {value: measure(value, options.requests) for value in values}
         costs = list(found[name].values())
@@ -143,7 +145,7 @@ def memory(requests: int, edges: int) -> None:
     """Prints time of the engine, and memory of the process, while so many requests pass through it."""
     queue = SteadyQueue(replace(CASES["edge and functions"], edges=edges), 64)
     print("| requests | us a request | memory, MB |\n|---|---|---|")
-    for part in range(1, SAMPLES + 1):
+    for part in counted(range(1, SAMPLES + 1), "growing", "samples"):
         spent_ns, ended = queue.spent_ns, queue.ended
         queue.serve(requests // SAMPLES, timing=True)
         us = (queue.spent_ns - spent_ns) / (queue.ended - ended) / 1000
@@ -177,4 +179,4 @@ def _servers(count: int) -> tuple[EdgeServer, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("growth", main))

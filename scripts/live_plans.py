@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -29,6 +28,8 @@ from scheduler.simulator.backends import ColdStarts, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
 from scheduler.simulator.shell import TOLERANCE_S, Journal, Simulation
+from scheduler.terminal import counted
+from scripts.support.script import run_script
 
 STEEP = FunctionTier("steep", "f", LatencyModel(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
 FLAT = FunctionTier("flat", "g", LatencyModel(0.05, 0.004, 32), Price(per_s=1.2e-4, per_call=9e-7))
@@ -110,7 +111,7 @@ def main() -> int:
     table = Table(title="cost as a fraction of the cost predicted for the true rates", title_justify="left")
     for column in ("classes, requests/s", "tiers", "noise", "predicted a request", "fixed plan", "live plans"):
         table.add_column(column)
-    for site in track(SITES, description="sites", transient=True):
+    for site in counted(SITES, "planning live", "sites"):
         table.add_row(*_row(site, args.requests, args.seed))
     console.print(table)
     return 0
@@ -143,4 +144,4 @@ def _above(journal: Journal, service_class: ServiceClass) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("live_plans", main))

@@ -23,6 +23,7 @@ import aiohttp
 
 from scheduler import wire
 from scripts.bench_daemon import CONFIG, a_request, process, ready_port
+from scripts.support.script import run_script
 
 ASKED_S = 2.0
 LOOK_S = 0.01
@@ -105,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("noticing", main))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
@@ -26,7 +25,9 @@ from scheduler.planner.functions.problem import OBJECTIVES, Application, Functio
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_batching_grid import buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
+from scheduler.terminal import counted
 from scripts.support.published_figures import harmony_profile, read
+from scripts.support.script import run_script
 
 SHEET = "fc2-harmonybatch-cny"
 INVENTED = {
@@ -95,7 +96,7 @@ def _sets(vectors: Path) -> Iterator[tuple[tuple[str, ...], float]]:
     sets = read(vectors, "harmonybatch-sets.json")
     models = {one["model"] for one in sets}
     profiles = {model: parse_profile(harmony_profile(vectors, model), of=model) for model in models}
-    for one in track(sets, description="sets", transient=True):
+    for one in counted(sets, "planning", "sets"):
         costs = [_planned(one, profiles[one["model"]], name).total_cost_per_request for name in OBJECTIVES]
         best = one["best_contiguous_cny_per_request"]
         relaxed, certain = costs
@@ -173,4 +174,4 @@ def _grid_s() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("planner_figures", main))

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.estimators.residuals import ResidualWindow
+from scripts.support.script import run_script
 from scripts.support.stub_function import endpoint_config
 
 ROOT = Path(__file__).parents[1]
@@ -360,4 +361,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_script("restarts", main))

@@ -17,8 +17,10 @@ from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.report import cheapest_per_item, within_slo
 from scheduler.simulator.scenario import POLICIES, EdgeServer, Scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.terminal import counted
 from scheduler.workloads import poisson
 from scripts.evaluation.options import MEAN_RPS, with_slo
+from scripts.support.script import run_script
 
 SLO_S = 1.0
 
@@ -59,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"### Speed of the simulator, {args.policy}, {args.requests:,} requests\n")
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     try:
-        for count in args.edges.split(","):
+        for count in counted(args.edges.split(","), "simulating", "numbers of edge servers"):
             line = measure(args.policy, edges=int(count), requests=args.requests, load=args.load)
             print(f"| {' | '.join(line)} |", flush=True)
     except (ValueError, EdgeburstError) as error:
@@ -69,4 +71,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("simulator_speed", main))

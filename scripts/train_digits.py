@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from models.digits_pictures import encode
 from models.images import decode_image
 from models.onnx_file import clean
 from models.preprocess import DIGIT_SIDE, digit_input
+from scheduler.terminal import counted
+from scripts.support.script import run_script
 
 _BATCH = 64
 _TOP_LEARNING_RATE = 5e-3
@@ -81,7 +84,7 @@ def _train(network: nn.Module, ink: torch.Tensor, labels: torch.Tensor, *, epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_TOP_LEARNING_RATE, total_steps=steps)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
     network.train()
-    for _ in range(epochs):
+    for _ in counted(range(epochs), "training", "epochs"):
         order = torch.randperm(len(ink))
         for start in range(0, len(ink) - _BATCH + 1, _BATCH):
             chosen = order[start : start + _BATCH]
@@ -136,4 +139,4 @@ def write(network: nn.Module, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script("train_digits", main))

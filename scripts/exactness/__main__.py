@@ -25,6 +25,7 @@ from rich.table import Table
 from scheduler.domain.errors import EdgeburstError
 from scheduler.workloads import read_map
 from scripts.exactness.comparison import Point, Setting, compare
+from scripts.support.script import run_script
 
 BATCHES = (1, 2, 5, 20, 64)
 TIMEOUTS_S = (0.01, 0.05, 0.2, 0.5, 1.0)
@@ -153,4 +154,4 @@ def _write(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("exactness", main, shown=False))

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
+from scheduler.terminal import counted
 from scripts.demo.errors import DemoError
 from scripts.demo.processes import Processes, child_environment
 from scripts.fault_table.neighbours import ROOT, Neighbours
@@ -21,6 +23,7 @@ from scripts.fault_table.rows import QUICK, Row, all_rows
 from scripts.fault_table.scene import can
 from scripts.fault_table.table import Outcome, Stage, line, markdown
 from scripts.fault_table.truth import Item, distinct_items
+from scripts.support.script import run_script
 
 ITEMS = 600
 
@@ -64,7 +67,7 @@ def play(rows: list[Row], folder: Path, items: list[Item]) -> list[Outcome]:
     environ = {**child_environment(os.environ), "PYTHONPATH": str(ROOT)}
     with Processes(folder / "logs", environ) as processes:
         stage = Stage(Neighbours(folder, processes), items, folder)
-        for row in rows:
+        for row in counted(rows, "playing", "rows"):
             if not can(row.needs):
                 print(f"--  {row.name}: skipped, it needs {row.needs}", flush=True)
                 continue
@@ -83,4 +86,4 @@ def play(rows: list[Row], folder: Path, items: list[Item]) -> list[Outcome]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_script("fault_table", main))

@@ -19,7 +19,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scheduler.terminal import counted
 from scripts.money.run import Case, Outcome, run
+from scripts.support.script import run_script
 
 WITHIN = 0.03
 PURPOSES = ("call", "start", "start-estimate", "warming", "hedge", "provisioning")
@@ -39,7 +41,7 @@ def main() -> int:
     within = True
     if not args.json:
         print(f"{'seed':>4} {'calls':>6} {'starts':>6} {'metered':>10} {'booked':>10} {'ratio':>7}  booked for")
-    for seed in range(args.seeds):
+    for seed in counted(range(args.seeds), "playing", "seeds"):
         case = Case(
             seed,
             invocations=args.invocations,
@@ -86,4 +88,4 @@ def line(seed: int, outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("money", main))

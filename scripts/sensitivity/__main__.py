@@ -31,6 +31,7 @@ from functools import partial
 
 from scripts.sensitivity.constants import Constant, Value, double, find_constants, half
 from scripts.sensitivity.variants import REQUESTS, Measured, Variant, measure
+from scripts.support.script import run_script
 
 HEADER = """| constant | value | half | cost | within SLO | commands | double | cost | within SLO | commands | effect |
 |---|---|---|---|---|---|---|---|---|---|---|"""
@@ -132,4 +133,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("sensitivity", main))

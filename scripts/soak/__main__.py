@@ -21,6 +21,7 @@ from secrets import randbelow
 
 from scripts.soak import planted, script, shrinking, sites
 from scripts.soak.running import broken_by
+from scripts.support.script import run_script
 
 AT_ONCE = 25
 """Worlds that a process runs before it reports."""
@@ -176,4 +177,4 @@ def _find_planted(first: int, folder: Path, *, worlds: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("soak", main, shown=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -24,17 +25,17 @@ LIMIT_S = 60.0
 
 
 class OnTerminal:
-    """`edgeburst` with a terminal for its stderr, and pipes or that terminal for the rest."""
+    """A program with a terminal for its stderr, and a pipe or that terminal for its stdout."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], *, stdout_too: bool = False) -> None:
         ours, theirs = pty.openpty()
         self._ours = ours
         self._closed = False
         self.seen = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scheduler.cli", *words],
+            [sys.executable, *words],
             cwd=ROOT,
-            stdout=subprocess.PIPE,
+            stdout=theirs if stdout_too else subprocess.PIPE,
             stderr=theirs,
             text=True,
             # A shell that runs the tests in the background has it ignored, and what it starts inherits that.
@@ -86,7 +87,8 @@ class OnTerminal:
 
 @contextmanager
 def on_terminal(*words: str) -> Iterator[OnTerminal]:
-    one = OnTerminal(words)
+    """`edgeburst` with these words."""
+    one = OnTerminal(["-m", "scheduler.cli", *words])
     try:
         yield one
     finally:
@@ -119,8 +121,7 @@ def test_progress_of_a_simulation_counts_up_and_says_what_is_left() -> None:
         int(line.split(" of ")[0].split()[-1].replace(",", "")) for line in one.seen.split("\r") if " of " in line
     ]
     assert counts == sorted(counts)
-    assert "/s, 0:" in one.seen
-    assert " left" in one.seen
+    assert re.search(r"\d/s, \d+:\d\d left", one.seen)
 
 
 def test_an_interrupted_profile_shows_what_it_has_measured_and_writes_no_file(tmp_path: Path) -> None:
@@ -152,6 +153,38 @@ def test_an_interrupted_replay_shows_its_rate_before_and_its_table_after() -> No
     with StubOipServer() as server:
         words = ["replay", "--url", server.url, "--pattern", "poisson", "--rps", "40", "--duration-s", "300"]
         with on_terminal(*words) as one:
-            one.until(lambda: "/s, 0:0" in one.seen and " left, " in one.seen and server.stub.counters.batches > 20)
+            one.until(lambda: "/s, 0:0" in one.seen and " left, " in one.seen and server.stub.counters.batches > 5)
             printed = one.interrupted()
     assert "PARTIAL, it was interrupted: " in " ".join(printed.split())
+
+
+_ROWS = """
+import time
+from scheduler.terminal import counted, progress
+with progress("the whole"):
+    for row in counted(range(3), "rows", "rows"):
+        time.sleep(1.2 if row == 0 else 0.3)
+        print("row", row)
+"""
+
+
+def test_rows_that_are_printed_beside_progress_begin_on_an_erased_line() -> None:
+    one = OnTerminal(["-c", _ROWS], stdout_too=True)
+    try:
+        one.process.wait(LIMIT_S)
+    finally:
+        one.close()
+    # As a terminal shows it: an erased line is gone.
+    lines = [line.rpartition("\x1b[2K")[2].strip("\r") for line in one.seen.split("\n")]
+    assert [line for line in lines if line] == ["row 0", "row 1", "row 2"], one.seen
+    assert "rows  " in one.seen
+    assert " of 3 rows, " in one.seen
+
+
+def test_an_interrupted_script_ends_with_130_and_without_a_traceback() -> None:
+    one = OnTerminal(["-m", "scripts.growth"])
+    try:
+        one.until(lambda: "growing  " in one.seen)
+        assert one.interrupted().startswith("| grows |")
+    finally:
+        one.close()

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +22,10 @@ from scheduler import cli
 from scheduler.completion_command import script, words_by_path
 from scheduler.doctor import command as doctor
 from scheduler.doctor.rows import Row, ok
+from scheduler.domain.errors import EdgeburstError
 from scheduler.program_options import EVERYWHERE
 from scheduler.terminal import Progress, be_quiet, first_interrupt, note, progress, progress_console
+from scripts.support.script import run_script
 from serverless_fn.__main__ import main as function_main
 from serverless_fn.local_fc.__main__ import main as local_fc_main
 
@@ -200,7 +203,7 @@ def test_progress_is_written_to_a_terminal_only_and_counts_whatever_is_shown(
 ) -> None:
     with progress("waiting", 2, "items") as work:
         work.advance()
-        work.print("a row")
+        print("a row")
     assert capsys.readouterr() == ("a row\n", "")
     assert "1 of 2 items" in work.words(1.0)
 
@@ -225,3 +228,45 @@ def test_the_first_interrupt_is_noted_and_the_second_raises() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_script_has_the_exit_statuses_and_options_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(main: Callable[[], int | None], *words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["try", *words])
+        return run_script("try", main)
+
+    def fail() -> int:
+        raise EdgeburstError("the trace is empty; choose another")
+
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    assert (run(lambda: None), run(lambda: 1), run(interrupt)) == (0, 1, 130)
+    assert capsys.readouterr().err == ""
+    assert run(fail, "--quiet") == 2
+    assert capsys.readouterr().err == "try: the trace is empty; choose another\n"
+    assert run(fail, "--debug") == 2
+    assert capsys.readouterr().err.startswith("Traceback")
+    assert run(lambda: len(sys.argv), "--no-color", "--seed", "7") == 3
+    be_quiet(False)
+
+
+# What other programs start, or ends by itself: `demo` and `demo_failures` show their own progress and partial lists.
+OTHERWISE = {
+    *("demo/__main__", "demo/client", "demo/alternatives", "demo_failures/__main__", "bench_edge", "edge_bench/loop"),
+    *("daemon_bench/bare", "daemon_bench/edge", "daemon_bench/stages", "fault_table/liar", "money/container"),
+    *("support/stub_edge", "support/stub_function", "support/steady_queue", "wsgi_bench/serve", "sensitivity/__init__"),
+    *("config_reference", "grpc_messages", "monitoring/build_dashboard"),
+}
+
+
+def test_every_script_is_run_with_these_habits() -> None:
+    folder = README.parents[1] / "scripts"
+    run = {
+        str(path.relative_to(folder).with_suffix("")): "run_script(" in text
+        for path in folder.rglob("*.py")
+        if 'if __name__ == "__main__"' in (text := path.read_text(encoding="utf-8"))
+    }
+    assert sorted(name for name, has in run.items() if not has) == sorted(OTHERWISE & set(run))
