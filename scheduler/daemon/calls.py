@@ -84,6 +84,11 @@ class Answer:
     place: str = ""
     """Which edge server or function tier answered, as in records; empty: not known."""
 
+    @property
+    def edge(self) -> str:
+        """Configured name of the edge server that answered; empty for a function, or where it is not known."""
+        return self.place.partition(":")[2] if self.backend is Backend.EDGE else ""
+
 
 class Refused(EdgeburstError):
     """The end of a call without an answer; `refusal` holds the reason and the HTTP status."""

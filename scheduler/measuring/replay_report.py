@@ -29,6 +29,7 @@ REQUEST_COLUMNS = (
     "status",
     "error",
     "backend",
+    "edge",
     "tier",
     "batch_id",
     "batch_items",
@@ -83,7 +84,7 @@ INVOCATION_COLUMNS = (
     "error",
     "log_tail",
 )
-_TOLD = ("backend", "tier", "batch_id", "batch_items", "service_s", "cost", "cold_start", "attempts")
+_TOLD = ("backend", "edge", "tier", "batch_id", "batch_items", "service_s", "cost", "cold_start", "attempts")
 _ERRORS_NAMED = 10
 
 

@@ -83,7 +83,11 @@ async def one(session: aiohttp.ClientSession, daemon: Running, model: str, numbe
     picture = f"picture {number}".encode()
     async with session.post(f"{daemon.url}/v2/models/{model}/infer", **picture_request(picture)) as response:
         body = await response.read()
-        return response.status == 200 and np.array_equal(row_of(response, body), expected_row(picture))
+        if response.status != 200:
+            return False
+        head = json.loads(body[: int(response.headers.get("Inference-Header-Content-Length", len(body)))])
+        named = head["parameters"]["edge"] in {edge.removeprefix("edge:") for edge in (*BOTH, "edge:new")}
+        return named and np.array_equal(row_of(response, body), expected_row(picture))
 
 
 class Traffic:

@@ -19,8 +19,10 @@ from support.fake_runner import FakeRunner
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.app import Ingress
+from scheduler.daemon.http.classify import Question, classify_response
 from scheduler.daemon.http.errors import errors_as_json
 from scheduler.daemon.http.infer import infer_response
+from scheduler.daemon.ingress.answers import answer_parameters
 from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.errors import RefusalKind
@@ -59,6 +61,19 @@ def answer(backend: Backend) -> Answer:
 
 def telemetry() -> Telemetry:
     return Telemetry(lambda: {}, lambda: ("edge", "function"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "place", "edge"), [("edge", "edge:near", "near"), ("function", "function:1gb", "")]
+)
+def test_an_answer_names_the_edge_server_that_it_came_from(backend: str, place: str, edge: str) -> None:
+    spec = TensorSpec("scores", "FP32", (3,))
+    card = ModelCard("net", (spec,), (spec,), (), 8, 1, 1, {"default": ServiceClass()}, "default")
+    scores = Tensor.from_numpy("scores", np.eye(1, 3, dtype=np.float32))
+    found = replace(answer(Backend(backend)), place=place, outputs=(scores,))
+    assert answer_parameters(found)["edge"] == edge
+    shown = classify_response(card, Question("", None, 1, "default", ""), found, latency_s=0.1)
+    assert json.loads(shown.body)["edge"] == edge
 
 
 class TestLostClient:

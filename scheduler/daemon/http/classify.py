@@ -104,6 +104,7 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
         "id": asked.request_id,
         "request_id": answer.request_id,
         "backend": answer.backend.value,
+        "edge": answer.edge,
         "tier": answer.tier,
         "cost": answer.cost,
         "wait_s": answer.wait_s,

@@ -32,6 +32,7 @@ def answer_parameters(answer: Answer) -> dict[str, object]:
     known = {
         "request_id": answer.request_id,
         "backend": answer.backend.value,
+        "edge": answer.edge,
         "tier": answer.tier,
         "batch_id": answer.batch_id,
         "batch_items": answer.batch_items,
