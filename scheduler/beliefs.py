@@ -115,11 +115,10 @@ class LearnedBeliefs:
 
 def paces(estimates: Estimates) -> tuple[Pace, ...]:
     """Returns how fast each place serves each model, beside its profile."""
-    return tuple(
-        Pace(model, str(place), service.times_profile, service.lessons)
-        for model, known in estimates.models.items()
-        for place, service in (
-            *((Place.edge(name), service) for name, service in known.edges.items()),
-            *((Place.function(name), service) for name, service in known.functions.items()),
-        )
-    )
+    found: list[Pace] = []
+    for model, known in estimates.models.items():
+        for name, edge in known.edges.items():
+            found.append(Pace(model, str(Place.edge(name)), edge.times_profile, edge.lessons))
+        for name, function in known.functions.items():
+            found.append(Pace(model, str(Place.function(name)), function.times_profile, function.lessons))
+    return tuple(found)

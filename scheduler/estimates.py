@@ -15,6 +15,7 @@ from scheduler.estimators import findings
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Detector
+from scheduler.estimators.edge_service import EdgeService
 from scheduler.estimators.findings import Finding
 from scheduler.estimators.lesson_budget import LessonBudget
 from scheduler.estimators.package_changepoint import detectors_of
@@ -63,7 +64,7 @@ class ModelKnowledge:
     settings: ModelSettings
     arrivals: ArrivalRate
     rate_changes: Detector
-    edges: dict[str, ServiceTime]
+    edges: dict[str, EdgeService]
     """By edge server that serves it."""
     functions: dict[str, ServiceTime]
     warm: dict[str, WarmInstances]
@@ -109,8 +110,8 @@ class ModelKnowledge:
                 self.edges[name], self.edge_tables[name] = known[name], tables[name]
             elif law is not None:
                 detectors = detectors_of(engine.changepoint_package)
-                service = ServiceTime(law, overhead_s=engine.edge_overhead_s, detectors=detectors)
-                self.edges[name] = service
+                whole = ServiceTime(law, overhead_s=engine.edge_overhead_s, detectors=detectors)
+                self.edges[name] = service = EdgeService(whole, grows=bool(settings.tiers))
                 self.edge_tables[name] = TimesCache(service, min(law.max_batch, settings.max_items))
 
     def function_times(self, plan: BufferPlan) -> ServiceTimes | None:
@@ -234,6 +235,9 @@ class Estimates:
     def advance(self, now_s: float) -> Iterator[Finding]:
         """Closes the ticks that have passed and yields the rate changes found in them."""
         for name, model in self.models.items():
+            if any([service.forgets(now_s) for service in model.edges.values()]):
+                model.lessons += 1
+                self.note_change()
             counts = model.arrivals.advance(now_s)
             if not counts:
                 continue
@@ -269,7 +273,8 @@ class Estimates:
         if batch.backend is Backend.EDGE:
             name = batch.place.name
             if (service := model.edges.get(name)) is not None:
-                change = service.update(batch.items, report.elapsed_s)
+                now_s, others_s = batch.sent_at_s + report.elapsed_s, report.others_s
+                change = service.update(batch.items, report.elapsed_s, others_s=others_s, now_s=now_s)
                 if change is not None:
                     several = len(self._settings.edges) > 1
                     yield findings.of_edge_service(batch.model, change, edge=name if several else "")
@@ -386,7 +391,7 @@ def _strictest_percentile(settings: EngineSettings) -> float:
     return max((c.percentile for model in settings.models for c in model.classes), default=0.5)
 
 
-def _learned(latency: LatencyModel | None, service: ServiceTime | None) -> LatencyModel | None:
+def _learned(latency: LatencyModel | None, service: ServiceTime | EdgeService | None) -> LatencyModel | None:
     """Returns the latency model with its rows replaced by what is predicted now."""
     if latency is None or service is None:
         return None

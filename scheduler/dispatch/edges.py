@@ -13,6 +13,7 @@ from scheduler.dispatch.circuit_breaker import Circuits
 from scheduler.dispatch.edge_ahead import AheadOfEdges
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.edge_returns import take_over
+from scheduler.dispatch.edge_sharing import EdgeSharing
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.learned_parallel import LearnedParallel
@@ -51,6 +52,8 @@ class Edges:
     """How many slots the edge servers have of which the settings do not say it."""
     leads: AheadOfEdges = field(default_factory=AheadOfEdges)
     """How long before the end of a batch the next one leaves."""
+    sharing: EdgeSharing = field(default_factory=EdgeSharing)
+    """What batches waited for those of other daemons."""
     leading: bool = False
     """Whether it leaves before that end on some edge server."""
     slots: tuple[EdgeSide, ...] = field(init=False)
@@ -96,13 +99,11 @@ class Edges:
             of_edge.append(tuple(own))
         self.of_edge = tuple(of_edge)
         self.slots = tuple([slot for own in of_edge for slot in own])
-        self.first = self.slots[0]
-        self.alone = self.first if number == 1 else None
+        self.first, self.alone = self.slots[0], self.slots[0] if number == 1 else None
         for slot in self.slots:
             slot.order, slot.moved = (), None if self.alone else self.moved
         self.moved()
-        self.all = self.alone or self
-        self.leading = any([slot.occupancy.lead_s for slot in self.slots])
+        self.all, self.leading = self.alone or self, any([slot.occupancy.lead_s for slot in self.slots])
         self.circuits.suspicion.slots = {own[0].place.name: [slot.occupancy for slot in own] for own in of_edge}
         self.lanes.edges = {own[0].place.name: len(own) for own in of_edge}
 
@@ -317,20 +318,19 @@ class Edges:
                 self.moved()
 
     def learn(self, batch: Batch, report: BatchReport, *, now_s: float) -> BatchReport:
-        """Learns from a batch that is back whether one is sent ahead; returns its report without the wait for another.
-
-        It was released last.
-        """
+        """Learns from the batch released last whether one is sent ahead; returns its report without own waits."""
         self._waited_s, place = 0.0, batch.place
         known = self.leads.known.get(place.name) if place.backend is Backend.EDGE else None
         if known is not None:
             self._waited_s, changed = known.answered(report, behind_s=self._behind_s, now_s=now_s)
             if changed:
                 self._lead(place.name)
-        return replace(report, elapsed_s=report.elapsed_s - self._waited_s) if self._waited_s else report
+        clear = place.name not in self.learned.open or self.lanes.edges.get(place.name) == 1
+        return self.sharing.without_own_waits(batch, report, waited_s=self._waited_s, clear=clear)
 
     def too_many(self, batch: Batch, kind: FailureKind, *, now_s: float) -> bool:
         """Whether an edge refused a batch that was sent ahead because it has another: it is sent none for a while."""
+        self.sharing.failed(batch, kind, slots=self.lanes.edges.get(batch.place.name, 1))
         if kind is not FailureKind.THROTTLED or batch.backend is not Backend.EDGE:
             return False
         if not any([slot.occupancy.was_sent_ahead(batch.batch_id) for slot in self.slots]):

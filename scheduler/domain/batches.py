@@ -106,6 +106,8 @@ class BatchReport:
     """Seconds of the backend's own work as it measured them, without transfer and without the wait for an instance."""
     queue_s: float | None = None
     """Seconds for which it waited there for the device, as an edge server reports them."""
+    others_s: float | None = None
+    """Those of them behind batches of other daemons that share the edge server."""
     beside_s: float | None = None
     """Seconds of it in which the edge's device could serve another batch: its way there and back, and its decoding."""
     billed_duration_s: float | None = None

@@ -6,6 +6,7 @@ from operator import sub
 
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import ServiceTimes, service_times
+from scheduler.estimators.edge_service import EdgeService
 from scheduler.estimators.service_time import ServiceTime
 
 MARGIN_STEP = 0.002
@@ -28,7 +29,7 @@ class TimesCache:
     New tables cost more than themselves: all that was worked out from the old ones is worked out anew.
     """
 
-    estimator: ServiceTime
+    estimator: ServiceTime | EdgeService
     max_batch: int
     size_factor: float = 1.0
     """On every prediction."""

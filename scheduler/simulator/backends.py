@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapreplace
 from typing import Protocol
 
@@ -121,6 +121,7 @@ class SimulatedEdge:
         parallel: int = 1,
         name: str = EDGE_NAME,
         lan_s: float = 0.0,
+        silent: bool = False,
     ) -> None:
         """Stores its parts.
 
@@ -131,8 +132,10 @@ class SimulatedEdge:
             parallel: batches that it serves at once.
             name: its name.
             lan_s: seconds that a batch takes to get there.
+            silent: whether it reports nothing of what a batch took.
         """
         self.name = name
+        self._silent = silent
         self._lan_s = lan_s
         self._latencies = latencies
         self._faults = faults
@@ -157,12 +160,10 @@ class SimulatedEdge:
             return _failed(
                 batch, FailureKind.TIMEOUT, "no answer from the edge", at_s=batch.give_up_at_s, busy_s=busy_s
             )
-        report = BatchReport(
-            elapsed_s=finish_s - now_s,
-            service_s=finish_s - start_s + law.decode_s,
-            queue_s=start_s - decoded_s,
-            beside_s=decoded_s - now_s,
-        )
+        report = BatchReport(elapsed_s=finish_s - now_s)
+        if not self._silent:
+            service_s, queue_s = finish_s - start_s + law.decode_s, start_s - decoded_s
+            report = replace(report, service_s=service_s, queue_s=queue_s, beside_s=decoded_s - now_s)
         return Outcome(finish_s, BatchFinished(batch.batch_id, report), busy_s=busy_s)
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:

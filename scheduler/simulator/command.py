@@ -268,6 +268,10 @@ def _check(args: argparse.Namespace) -> None:
     for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
         if sigma > _MAX_NOISE:
             raise ScenarioError(f"{flag} must be at most {_MAX_NOISE:g}, not {sigma:g}")
+    if len(args.daemons) > 1:
+        other = {"--clients": args.clients, "--explain": args.explain, "--limit": args.limit or None}
+        for flag in [flag for flag, given in other.items() if given is not None]:
+            raise ScenarioError(f"{flag} is for one daemon; leave it out with --daemons")
     if args.function_noise_law and args.function_noise:
         raise ScenarioError("--function-noise is sigma of lognormal factors; leave it out with another law")
     if args.function_noise_law and args.policy in ("oracle-laws", "log-oracle"):
@@ -295,6 +299,8 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         edge_lan_s=args.edge_lan_s,
         edge_ahead=AHEAD[args.edge_ahead],
         edge_told=not args.edge_parallel_learned,
+        edge_silent=args.edge_silent,
+        daemons=args.daemons,
         function_noise=args.function_noise,
         function_tail=args.function_noise_law,
         edge_faults=edges.faults,

@@ -11,6 +11,8 @@ from scheduler.simulator.scenario import EDGE_FAULTS, ORIN_LATENCY, EdgeServer, 
 _MAX_EDGE_BATCH = 1024
 _MAX_PARALLEL = 64
 """As the daemon allows."""
+_MAX_DAEMONS = 64
+"""As many as may borrow from one lender."""
 AHEAD = {"0": 0, "1": 1, "auto": None}
 """Values of `--edge-ahead`."""
 
@@ -60,6 +62,14 @@ def add_edge_flags(group: "argparse._ArgumentGroup") -> None:
         default="auto",
         help="batches sent before the one on the edge is back; auto: as it pays (default: %(default)s)",
     )
+    group.add_argument("--edge-silent", action="store_true", help="edge servers report nothing of what a batch took")
+    group.add_argument(
+        "--daemons",
+        type=daemons,
+        default=(1.0,),
+        metavar="N|P,P,...",
+        help="daemons that share the edge servers, with equal parts of the requests or these; only edgeburst",
+    )
     group.add_argument(
         "--edge-fault", action="append", default=[], metavar="[NAME:]FAULT", help="slow: or down:, of all or of one"
     )
@@ -77,6 +87,23 @@ def edge_law(text: str) -> EdgeLaw:
     except ValueError:
         raise argparse.ArgumentTypeError(f"write ALPHA,BETA or NAME:ALPHA,BETA, in seconds, not {text!r}") from None
     return EdgeLaw(alpha_s, beta_s, name)
+
+
+def daemons(text: str) -> tuple[float, ...]:
+    """Reads `N`, or `P,P,...`, as the daemons' parts of the requests; ArgumentTypeError if it is neither.
+
+    >>> daemons("2"), daemons("3,1")
+    ((1.0, 1.0), (3.0, 1.0))
+    """
+    try:
+        parts = tuple(float(word) for word in text.split(",")) if "," in text else (1.0,) * int(text)
+    except ValueError:
+        parts = ()
+    if not (1 <= len(parts) <= _MAX_DAEMONS and all(math.isfinite(part) and part > 0 for part in parts)):
+        raise argparse.ArgumentTypeError(
+            f"write a number from 1 to {_MAX_DAEMONS}, or as many parts above 0 with commas between, not {text!r}"
+        )
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +149,7 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
             lan_s=args.edge_lan_s,
             ahead=AHEAD[args.edge_ahead],
             told=not args.edge_parallel_learned,
+            silent=args.edge_silent,
         )
         for law in laws
         if law.name

@@ -17,6 +17,7 @@ from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import Backend
 from scheduler.domain.statistics import EngineStatistics
 from scheduler.estimates import FUNCTION_SHAPE_SIGMA, Estimates, ModelKnowledge
+from scheduler.estimators.edge_service import EdgeService
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.warm_instances import WarmInstances
 from scheduler.simulator.backends import (
@@ -98,7 +99,7 @@ class LearnedWorld:
         """Returns what the provider grants at once, as far as its refusals have shown."""
         return self.seen(now_s).quotas
 
-    def on_edge(self, model: str, edge: str, profile: LatencyModel) -> ServiceTime | None:
+    def on_edge(self, model: str, edge: str, profile: LatencyModel) -> EdgeService | None:
         """Returns what is known of a model on an edge server of that profile; None: nothing."""
         known = self.estimates.models.get(model)
         if known is None or known.settings.edge_latency_on(edge) != profile:
@@ -122,7 +123,7 @@ def _tier(known: ModelKnowledge, name: str) -> FunctionTier | None:
 class DrawnService:
     """A law from which each service is drawn: the learned median with the learned scatter."""
 
-    service: Callable[[], ServiceTime]
+    service: Callable[[], ServiceTime | EdgeService]
     draw: Draw
     beside_s: Callable[[], float] = float
     """Returns the seconds of what is learned in which the device may serve another batch."""
@@ -293,7 +294,7 @@ class ShadowBackends:
         overhead_s = self._settings.edge_overhead_s
         own = ServiceTime(profile, overhead_s=overhead_s)
 
-        def service() -> ServiceTime:
+        def service() -> ServiceTime | EdgeService:
             return self._world.on_edge(model, edge, profile) or own
 
         def beside_s() -> float:

@@ -14,6 +14,7 @@ from scheduler.domain.errors import EdgeburstError, RefusalKind
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Backend, Place
 from scheduler.simulator.bound_note import NotedBound
+from scheduler.simulator.policies.daemons import dealt
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import TOLERANCE_S, Journal
 
@@ -166,6 +167,7 @@ def summarise(
         "seed": scenario.seed,
         **({"edges": by_edge(journal, scenario)} if scenario.edges else {}),
         **({"tenants": by_tenant(journal, scenario)} if scenario.tenants else {}),
+        **({"daemons": by_daemon(journal, scenario)} if len(scenario.daemons) > 1 else {}),
         **journal.facts,
     }
 
@@ -199,6 +201,19 @@ def by_tenant(journal: Journal, scenario: Scenario) -> dict[str, dict[str, float
         figures["in_time"] += row.within_slo
         figures["cost_cny"] += row.cost
     return tenants
+
+
+def by_daemon(journal: Journal, scenario: Scenario) -> list[dict[str, float]]:
+    """Returns for each daemon its requests, those answered in time and by an edge server, and its part of the cost."""
+    found = [{"requests": 0, "in_time": 0, "edge": 0, "cost_cny": 0.0} for _ in scenario.daemons]
+    number = dealt(scenario, journal.requests)
+    for row in rows(journal):
+        figures = found[number[row.request_id]]
+        figures["requests"] += 1
+        figures["in_time"] += row.within_slo
+        figures["edge"] += row.outcome == "answered" and bool(row.edge)
+        figures["cost_cny"] += row.cost
+    return found
 
 
 def by_edge(journal: Journal, scenario: Scenario) -> dict[str, dict[str, float]]:

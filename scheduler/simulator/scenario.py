@@ -90,6 +90,7 @@ class EdgeServer:
         lan_s: seconds that a batch takes to get there.
         ahead: setting of the engine.
         told: whether the engine is told how many batches it serves at once.
+        silent: whether it reports nothing of what a batch took.
     """
 
     name: str
@@ -103,6 +104,7 @@ class EdgeServer:
     lan_s: float = 0.0
     ahead: int | None = None
     told: bool = True
+    silent: bool = False
 
     def latency_of(self, model: SimulatedModel) -> LatencyModel | None:
         """Returns the true latency model of a model on this server; None if it does not serve the model."""
@@ -165,6 +167,7 @@ class Scenario:
         edge_decode_s: seconds that a batch is decoded beside the edge's device.
         edge_lan_s: seconds that a batch takes to the edge.
         edge_ahead: setting of the engine.
+        edge_silent: whether the edge reports nothing of what a batch took.
         edges: the edge servers, if there are several. If empty, the fields `edge_…` describe the only one.
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
@@ -186,6 +189,7 @@ class Scenario:
         rate_steps: (seconds, requests a second) of consecutive steps; empty if another workload is given.
         bursts: additional arrivals.
         tenants: tenants of the requests; empty: requests name none.
+        daemons: parts of the requests that go to each of several daemons, which share all edge servers.
         seed: seed of every random number.
     """
 
@@ -198,6 +202,7 @@ class Scenario:
     edge_decode_s: float = 0.0
     edge_lan_s: float = 0.0
     edge_ahead: int | None = None
+    edge_silent: bool = False
     edges: tuple[EdgeServer, ...] = ()
     tiers: tuple[FunctionTier, ...] = (
         FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
@@ -224,6 +229,7 @@ class Scenario:
     rate_steps: tuple[tuple[float, float], ...] = ()
     bursts: tuple[Burst, ...] = ()
     tenants: tuple[SimulatedTenant, ...] = ()
+    daemons: tuple[float, ...] = (1.0,)
     seed: int = 0
 
     def served(self) -> tuple[SimulatedModel, ...]:
@@ -257,6 +263,7 @@ class Scenario:
                 lan_s=self.edge_lan_s,
                 ahead=self.edge_ahead,
                 told=self.edge_told,
+                silent=self.edge_silent,
             ),
         )
 

@@ -298,6 +298,7 @@ def _edge(keys: Keys, base: Scenario) -> EdgeServer:
         decode_s=base.edge_decode_s if decode_s is None else decode_s,
         lan_s=base.edge_lan_s if lan_s is None else lan_s,
         told=not keys.flag("parallel_learned", not base.edge_told),
+        silent=base.edge_silent,
         ahead=base.edge_ahead if ahead is None else AHEAD[str(ahead)],
     )
     unknown = sorted({*edge.models, *dict(edge.latencies)} - known)

@@ -14,6 +14,7 @@ from scheduler.simulator.clients import Clients, ClosedLoop
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
+from scheduler.simulator.policies.daemons import daemons
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
 from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.policies.separate import separate
@@ -172,6 +173,8 @@ def choose_policy(
     rate: RateSteps | None = None,
 ) -> Chosen:
     """Returns the engine, or the policy that the scenario names, set up for these requests."""
+    if len(scenario.daemons) > 1:
+        return Chosen(daemons(scenario, requests))
     if scenario.policy == "edgeburst" and not scenario.told:
         control = told_control(scenario, requests) if scenario.told_changes else None
         return Chosen(Engine(scenario.engine_settings(), control, ring))
@@ -240,6 +243,7 @@ def _edges(scenario: Scenario, settings: EngineSettings) -> SimulatedEdges | Non
                     parallel=server.parallel,
                     name=server.name,
                     lan_s=server.lan_s,
+                    silent=server.silent,
                 )
             )
     return SimulatedEdges(servers) if servers else None

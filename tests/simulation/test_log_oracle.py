@@ -358,7 +358,7 @@ def test_beliefs_are_true_in_what_is_told_and_learned_in_the_rest(what: str) -> 
     beliefs, learned = control.beliefs, LearnedBeliefs(control._estimates)
     control.begin(0.0)
     for _ in range(30):
-        control._estimates.models[MODEL].edges[EDGE_NAME].update(8, 0.2)
+        control._estimates.models[MODEL].edges[EDGE_NAME].update(8, 0.2, others_s=None, now_s=0.0)
     assert (beliefs.recent_rps(MODEL, 5.0) == 140.0) == (what == "rate")
     ours, theirs = (of.edge_times(MODEL, 0.99, 5.0) for of in (beliefs, learned))
     assert ours is not None

@@ -169,7 +169,7 @@ def test_batches_take_what_was_learned_and_fail_where_the_live_engine_sees_an_ou
     world = learned(live)
     service = world.estimates.models["m"].edges["main"]
     for _ in range(200):
-        service.update(4, 0.5)
+        service.update(4, 0.5, others_s=None, now_s=0.0)
     made = ShadowBackends(live, world, lambda: 0.5)
     outcome = made.edges.send(batch(1, Place.edge(), 1, 2, 3, 4), now_s=10.0)
     assert outcome.at_s - 10.0 == pytest.approx(0.5, rel=0.01)

@@ -31,7 +31,7 @@ from scheduler.domain.requests import EDGE_NAME, Backend, Place, Request
 from scheduler.engine import Engine
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.policies.oracle_control import oracle_control
-from scheduler.simulator.scenario import EdgeServer, Scenario, SimulatedModel
+from scheduler.simulator.scenario import EdgeServer, Scenario, SimulatedModel, SpendCaps
 
 ONLY_EDGE = Place.edge(EDGE_NAME)
 """The edge as each engine knows it."""
@@ -54,16 +54,16 @@ class Slot:
 class Separate:
     """The engines, and what they have under way."""
 
-    def __init__(self, engines: Sequence[Engine], names: Sequence[str], dealt: Mapping[int, int]) -> None:
+    def __init__(self, engines: Sequence[Engine], names: Sequence[str] | None, dealt: Mapping[int, int]) -> None:
         """Stores the engines.
 
         Args:
-            engines: each for one edge server that serves one batch at a time.
-            names: of their edge servers; several engines may share one.
+            engines: each for one edge server that serves one batch at a time, or each for all edge servers.
+            names: of their edge servers; several engines may share one. None: each knows all by their names.
             dealt: number of the engine that a request goes to, by request id.
         """
         self._engines, self._dealt = engines, dealt
-        self._edges = [Place.edge(name) for name in names]
+        self._edges = None if names is None else [Place.edge(name) for name in names]
         self._due_s: list[float | None] = [0.0] * len(engines)
         self._probing: dict[Place, deque[int]] = {}
         """Engines that wait for the result of a probe, by the place that was asked."""
@@ -99,7 +99,8 @@ class Separate:
                 own_id, number = divmod(plan.plan_id, count)
                 return number, PlanComputed(replace(plan, plan_id=own_id))
             case ProbeMeasured(place):
-                own_place = ONLY_EDGE if place.backend is Backend.EDGE else place
+                named = self._edges is None or place.backend is not Backend.EDGE
+                own_place = place if named else ONLY_EDGE
                 return self._probing[place].popleft(), replace(message, place=own_place)
             case _:
                 raise AssertionError(f"the simulated world sends no {type(message).__name__}")
@@ -111,16 +112,19 @@ class Separate:
             case AnswerRequest() | BillCorrected():
                 return replace(command, batch_id=command.batch_id * count + number)
             case SendBatch(batch):
-                place = self._edges[number] if batch.backend is Backend.EDGE else batch.place
+                place = self._in_the_world(batch.place, number)
                 return SendBatch(replace(batch, batch_id=batch.batch_id * count + number, place=place))
             case ComputePlan():
                 return replace(command, plan_id=command.plan_id * count + number)
             case SendProbe(place):
-                asked = self._edges[number] if place.backend is Backend.EDGE else place
+                asked = self._in_the_world(place, number)
                 self._probing.setdefault(asked, deque()).append(number)
                 return replace(command, place=asked)
             case _:
                 return command
+
+    def _in_the_world(self, place: Place, number: int) -> Place:
+        return place if self._edges is None or place.backend is not Backend.EDGE else self._edges[number]
 
 
 def separate(scenario: Scenario, requests: Sequence[Request]) -> Separate:
@@ -160,7 +164,6 @@ def _speeds(model: SimulatedModel, servers: Sequence[EdgeServer]) -> dict[str, f
 
 def scenario_of_slot(scenario: Scenario, server: EdgeServer, count: int) -> Scenario:
     """Returns the scenario as the engine of one slot knows it: one edge server that serves one batch at a time."""
-    caps = scenario.caps
     return replace(
         scenario,
         policy="log-oracle",
@@ -172,11 +175,16 @@ def scenario_of_slot(scenario: Scenario, server: EdgeServer, count: int) -> Scen
         edge_lan_s=server.lan_s,
         edge_ahead=server.ahead,
         models=tuple(replace(model, edge_latency=server.latency_of(model)) for model in scenario.served()),
-        caps=replace(
-            caps,
-            per_hour_cny=None if caps.per_hour_cny is None else caps.per_hour_cny / count,
-            per_day_cny=None if caps.per_day_cny is None else caps.per_day_cny / count,
-        ),
+        caps=caps_of_each(scenario.caps, count),
+    )
+
+
+def caps_of_each(caps: SpendCaps, count: int) -> SpendCaps:
+    """Returns the caps of each of so many engines that share some."""
+    return replace(
+        caps,
+        per_hour_cny=None if caps.per_hour_cny is None else caps.per_hour_cny / count,
+        per_day_cny=None if caps.per_day_cny is None else caps.per_day_cny / count,
     )
 
 
