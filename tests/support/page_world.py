@@ -244,10 +244,11 @@ def write_config(
     slo_s: float = 1.0,
     spend: str = "",
     tenants: str = TENANTS,
+    name: str = "edgeburst.toml",
 ) -> Path:
     """Writes a daemon's configuration."""
     (folder / "state").mkdir(exist_ok=True)
-    path = folder / "edgeburst.toml"
+    path = folder / name
     values = {"edge": edge, "functions": functions, "port": port, "slo_s": slo_s, "spend": spend, "tenants": tenants}
     path.write_text(CONFIG.format(**values), encoding="utf-8")
     return path
@@ -263,14 +264,22 @@ def page_world(
     alpha_s: float = 0.045,
     beta_s: float = 0.009,
     environ: Mapping[str, str] | None = None,
+    shadow_slo_s: float | None = None,
 ) -> Iterator[PageWorld]:
-    """Starts everything but the traffic."""
+    """Starts everything but the traffic; with a shadow, where its SLO is given."""
     delays = ("--alpha-s", str(alpha_s), "--beta-s", str(beta_s))
     with Child("functions") as functions, stub_edge_process(*delays) as edge:
         config = write_config(
             folder, edge=edge.url, functions=functions.said["port"], slo_s=slo_s, spend=spend, tenants=tenants
         )
-        with daemon_process(config, environ={**stub_fc.KEYS, **(environ or {})}) as running:
+        options: tuple[str, ...] = ()
+        if shadow_slo_s is not None:
+            # Its addresses are not used.
+            beside = write_config(
+                folder, edge="http://127.0.0.1:1", functions=1, slo_s=shadow_slo_s, name="what-if.toml"
+            )
+            options = ("--shadow", str(beside))
+        with daemon_process(config, environ={**stub_fc.KEYS, **(environ or {})}, options=options) as running:
             yield PageWorld(running, edge, functions, config)
 
 

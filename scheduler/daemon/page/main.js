@@ -6,6 +6,7 @@ import { follow, json, NeedsToken, setToken, tryNow } from "./connection.js";
 import { byId, el, fill } from "./dom.js";
 import { clock, place, span } from "./format.js";
 import * as explanation from "./explanation.js";
+import { showShadow } from "./shadow.js";
 import * as store from "./store.js";
 import * as strip from "./strip.js";
 import * as tables from "./tables.js";
@@ -53,6 +54,7 @@ function show() {
   showLatency(hour);
   showRequests();
   showMoney();
+  showShadow();
   strip.draw();
   drawCharts(zoomTo);
   byId("charts-note").textContent = chartsNote();

@@ -60,7 +60,7 @@ class Shadow:
         path: Path,
         *,
         clock: Clock,
-        timer: Callable[[], float] = time.perf_counter,
+        timer: Callable[[], float] = time.thread_time,
         make_plan: TimedPlanMaker | None = None,
         seed: int | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class Shadow:
         Args:
             path: the file of its configuration, for people.
             clock: monotonic seconds, with the same origin as the event loop's `time`.
-            timer: seconds by which its own work is measured.
+            timer: seconds by which its own work is measured: those of the processor, for waits are not its fault.
             make_plan: runs the planner; None: a thread of its own does.
             seed: of what is drawn; None: a random one.
         """
