@@ -13,9 +13,11 @@ from support.engine_kit import TIER, request, settings
 from scheduler.control import Control
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.shadow.arrivals import Translation
+from scheduler.daemon.shadow.live import Live
 from scheduler.daemon.shadow.loop_share import CALM_S, LIMIT, LONGEST_PAUSE_S, PAUSE_S, WINDOW_S, LoopShare
 from scheduler.daemon.shadow.metrics import shadow_metrics
-from scheduler.daemon.shadow.reading import read_shadow
+from scheduler.daemon.shadow.part import Part
+from scheduler.daemon.shadow.reading import Reading, read_shadow
 from scheduler.daemon.shadow.report import class_rows, page_values, side
 from scheduler.daemon.shadow.tally import Tally
 from scheduler.domain.batches import Batch, BatchReport
@@ -191,6 +193,7 @@ def test_a_device_serves_the_next_batch_while_another_travels_as_reports_tell() 
     made = ShadowBackends(live, world, lambda: 0.5)
     one_s = made.edges.send(batch(1, Place.edge(), 1), now_s=0.0).at_s
     two_s = made.edges.send(batch(2, Place.edge(), 2), now_s=0.0).at_s
+    assert one_s == pytest.approx(world.estimates.models["m"].edges["main"].predict_s(1))
     assert two_s - one_s == pytest.approx(one_s - 0.02)
 
 
@@ -237,6 +240,23 @@ def test_provisioned_and_known_idle_instances_are_warm_and_quotas_hold() -> None
     made = ShadowBackends(settings(), granted, lambda: 0.5).functions["m"]
     assert "BatchFinished" in repr(made.send(batch(1, Place.function("1gb"), 1), now_s=10.0).message)
     assert "THROTTLED" in repr(made.send(batch(2, Place.function("1gb"), 2), now_s=10.0).message)
+
+
+def test_a_part_begins_with_what_the_live_engine_knows() -> None:
+    live = settings()
+    control = Control(live)
+    engine = Engine(live, control)
+    engine.handle([], 0.0)
+    for _ in range(100):
+        Live(engine, control).estimates().models["m"].edges["main"].update(4, 0.15)
+    tallies = {"live": Tally(), "shadow": Tally()}
+    dear = Reading(live, replace(live, spend_per_hour=1.0), 0.0, ("CNY", "CNY"))
+    part = Part(Live(engine, control), dear, tallies, draw=lambda: 0.5, make_plan=lambda _: None, now_s=1.0)
+    part.step()
+    ours, theirs = part.statistics(1.0).paces, engine.statistics(1.0).paces
+    assert ours[0].place == theirs[0].place == "edge:main"
+    assert ours[0].times_profile == pytest.approx(theirs[0].times_profile)
+    assert abs(theirs[0].times_profile - 1.0) > 0.3
 
 
 LIVE_FILE = """

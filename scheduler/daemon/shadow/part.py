@@ -11,6 +11,7 @@ from scheduler.daemon.shadow.reading import Reading
 from scheduler.daemon.shadow.tally import Tally
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.messages import Command, ComputePlan, Message, RequestArrived
+from scheduler.domain.statistics import EngineStatistics
 from scheduler.engine import Engine
 from scheduler.simulator.beside import EngineBeside
 from scheduler.simulator.learned_laws import Draw, LearnedWorld, ShadowBackends
@@ -82,9 +83,13 @@ class Part:
         """Returns how long it has lasted."""
         return now_s - self._began_s
 
+    def statistics(self, now_s: float) -> EngineStatistics:
+        """Returns the state of the shadow's engine at a time."""
+        return self._engine.statistics(now_s)
+
     def spent(self, now_s: float) -> dict[str, float]:
         """Returns the money of both sides since it began."""
         return {
             "live": self._live.statistics(now_s).spent - self._live_spent,
-            "shadow": self._engine.statistics(now_s).spent,
+            "shadow": self.statistics(now_s).spent,
         }
