@@ -222,19 +222,21 @@ def test_a_shadow_is_shown_beside_the_live_figures(chromium: Any, tmp_path: Path
     with (
         page_world(tmp_path, slo_s=1.0, shadow_slo_s=3.0) as world,
         tab(chromium, world.daemon.url, width=390) as opened,
-        traffic(world.daemon.url, 25.0),
     ):
         opened.until(f"{SHADOW}.includes('has learned from 16 batches')", "what it waits for")
-        opened.until(f"{SHADOW}.includes('shadow (what-if.toml)')", "both sides")
-        opened.until(f"/shadow \\(what-if.toml\\)\\s+[\\d.e-]+ CNY\\s+[\\d.]+ %\\s+\\d/.test({SHADOW})", "its figures")
-        told = opened.text("#shadow")
-        assert re.search(r"live\s+[\d.e-]+ CNY\s+[\d.]+ %\s+\d", told)
-        for head in ("Money", "Within SLO", "p99", "edge", "Refused"):
-            assert head in told
-        assert "sends nothing and spends nothing" in told
-        assert opened.axe() == []
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
-        assert opened.said == []
+        with traffic(world.daemon.url, 25.0):
+            opened.until(f"{SHADOW}.includes('shadow (what-if.toml)')", "both sides")
+            opened.until(
+                f"/shadow \\(what-if.toml\\)\\s+[\\d.e-]+ CNY\\s+[\\d.]+ %\\s+\\d/.test({SHADOW})", "its figures"
+            )
+            told = opened.text("#shadow")
+            assert re.search(r"live\s+[\d.e-]+ CNY\s+[\d.]+ %\s+\d", told)
+            for head in ("Money", "Within SLO", "p99", "edge", "Refused"):
+                assert head in told
+            assert "sends nothing and spends nothing" in told
+            assert opened.axe() == []
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert opened.said == []
 
 
 def test_without_a_shadow_there_is_no_row_of_it(page: Tab) -> None:
