@@ -383,4 +383,4 @@ class Engine:
 
     def _snapshot(self, now_s: float) -> Snapshot:
         known = self._control.snapshot(now_s, **self._circuits.for_snapshot(), quotas=self._quota.quotas())
-        return replace(known, edge_parallel=dict(self._queues.edges))
+        return replace(known, edge_parallel=dict(self._queues.edges), edge_leads_s=self._edges.leads.beside_s())

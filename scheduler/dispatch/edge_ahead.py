@@ -179,6 +179,10 @@ class AheadOfEdges:
         known = self.known.get(edge)
         return 0.0 if known is None else known.used_lead_s
 
+    def beside_s(self) -> dict[str, float]:
+        """Returns the mean seconds of a batch besides the device, by edge server to which batches are sent ahead."""
+        return {name: one.lead_s for name, one in self.known.items() if one.in_force and one.measured}
+
     def refused(self, edge: str, now_s: float) -> None:
         """Learns from a batch that was refused as one too many."""
         known = self.known.get(edge)

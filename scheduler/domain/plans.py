@@ -354,6 +354,8 @@ class Snapshot:
     """What the provider is known to grant at most."""
     edge_parallel: Mapping[str, int] = field(default_factory=dict)
     """By edge server: batches that it is given at once; of one that is not in it, as the settings say."""
+    edge_leads_s: Mapping[str, float] = field(default_factory=dict)
+    """By edge server to which batches are sent ahead: seconds of a batch in which its device serves another one."""
     edges_away: tuple[str, ...] = ()
     """Names of the edge servers that do not answer at present."""
     edge_takes: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -105,3 +105,15 @@ def test_clients_that_send_again_when_they_are_answered_are_served_together(clie
         return len(journal.answered_by)
 
     assert answered(None) >= 0.99 * answered(0)
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("rate_rps", [130.0, 187.0])
+def test_a_plan_counts_the_devices_time_alone_where_batches_are_sent_ahead(ahead: int, rate_rps: float) -> None:
+    """Within what tests/oracles/test_fluid_limit.py allows; with the lead as time of the device it is further off."""
+    scenario = replace(with_slo(PLAIN, 1.0), edge_ahead=ahead, plan_expiry_s=10.0)
+    report, journal = run(scenario, rate_rps, requests=4000)
+    planned = [plan.groups[0].expected_spill_fraction for plan in journal.plans]
+    # The first plan knows no rate, and the last one is made when all requests have ended.
+    spilled = report["function"] / report["answered"]
+    assert planned[2] == pytest.approx(spilled, abs=0.025)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.domain.plans import EdgeEstimate, Limits, ModelSettings, Snapshot
-from scheduler.planner.site.edge_capacity import largest_in_time, tabulate
+from scheduler.planner.site.edge_capacity import devices, largest_in_time, tabulate
 from scheduler.planner.site.service_margin import margin_at
 
 
@@ -20,6 +20,7 @@ class EdgeMachines:
         slo_s: the SLO that binds on it.
         count: how many of it they are worth together, each with all batches that it serves at once.
         caps: by edge server, its largest batch in time.
+        lead_s: of that one: seconds of a batch in which its device serves another one.
     """
 
     services_s: tuple[float, ...] = ()
@@ -28,6 +29,7 @@ class EdgeMachines:
     slo_s: float = 0.0
     count: float = 1.0
     caps: Mapping[str, int] = field(default_factory=dict)
+    lead_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class _Machine:
     margin: float
     slo_s: float
     parallel: int
+    lead_s: float
 
     @property
     def cap(self) -> int:
@@ -54,7 +57,8 @@ class _Machine:
     @property
     def rps(self) -> float:
         """Items a second of all its batches at once, each as large as its deadline allows."""
-        return self.parallel * max([items / s for items, s in enumerate(self.services_s[: self.cap], 1)], default=0.0)
+        devices_s = devices(self.services_s[: self.cap], self.lead_s)
+        return self.parallel * max([items / s for items, s in enumerate(devices_s, 1)], default=0.0)
 
 
 def edge_machines(settings: ModelSettings, snapshot: Snapshot, limits: Limits, percentile: float) -> EdgeMachines:
@@ -79,7 +83,8 @@ def edge_machines(settings: ModelSettings, snapshot: Snapshot, limits: Limits, p
         services_s = tabulate(edge.latency, max_batch=min([most for most in allowed if most is not None]))
         margin = margin_at(percentile, edge.quantile_factor)
         slo_s = binding_slo_s(settings, services_s[0] * margin if services_s else 0.0)
-        found.append(_Machine(name, services_s, edge.quantile_factor, margin, slo_s, parallel.get(name, 1)))
+        at_once, lead_s = parallel.get(name, 1), snapshot.edge_leads_s.get(name, 0.0)
+        found.append(_Machine(name, services_s, edge.quantile_factor, margin, slo_s, at_once, lead_s))
     if not found:
         return EdgeMachines((), estimates.edge_quantile_factor, margin_at(percentile, estimates.edge_quantile_factor))
     there = [machine for machine in found if machine.name not in snapshot.edges_away and machine.services_s] or found[
@@ -93,6 +98,7 @@ def edge_machines(settings: ModelSettings, snapshot: Snapshot, limits: Limits, p
         first_of.slo_s,
         _worth(there),
         {machine.name: machine.cap for machine in found},
+        first_of.lead_s,
     )
 
 

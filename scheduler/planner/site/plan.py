@@ -108,6 +108,7 @@ class _Model:
             margin=self.edge_spread.margin,
             share=share,
             machines=self.machines.count,
+            lead_s=self.machines.lead_s,
         )
 
     @property
