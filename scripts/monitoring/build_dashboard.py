@@ -21,9 +21,9 @@ from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSou
 
 from scripts.monitoring.decision_rows import OBJECTIVES, PLACES, PLAN, PREDICTION
 from scripts.monitoring.panels import Panel, Query
-from scripts.monitoring.resource_rows import MONEY, PROCESSES, TENANTS
+from scripts.monitoring.resource_rows import MONEY, PROCESSES, SHADOW, TENANTS
 
-ROWS = (OBJECTIVES, PLACES, PREDICTION, PLAN, MONEY, TENANTS, PROCESSES)
+ROWS = (OBJECTIVES, PLACES, PREDICTION, PLAN, MONEY, TENANTS, SHADOW, PROCESSES)
 """From top to bottom."""
 PATH = Path(__file__).with_name("edgeburst.dashboard.json")
 _HEIGHT = 8

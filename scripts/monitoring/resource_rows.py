@@ -7,6 +7,7 @@ from scripts.monitoring.panels import CLASS, DAEMON, MODEL, PLACE, TIER, Panel, 
 _CAP_USED = f"{of('edgeburst_spend_cap_used', DAEMON)} / {of('edgeburst_spend_cap', DAEMON)}"
 _EDGE_S = per_s("edgeburst_tenant_edge_seconds_total", "tenant", DAEMON)
 _OFF = "edgeburst_time_seconds"
+_SHADOWED = f'end=~"answered|refused",{MODEL}'
 _SERVERS = 'model=~"$model"'
 
 MONEY = Row(
@@ -116,6 +117,50 @@ TENANTS = Row(
             "Requests under way",
             "none",
             (Query(of("edgeburst_tenant_open_requests", DAEMON), "{{tenant}}"),),
+            width=12,
+        ),
+    ),
+)
+
+SHADOW = Row(
+    "Shadow: what another configuration would have done",
+    (
+        Panel(
+            "Within the SLO",
+            "percentunit",
+            (
+                Query(
+                    f"{per_s('edgeburst_shadow_within_slo_total', 'engine')}"
+                    f" / {per_s('edgeburst_shadow_requests_total', 'engine', _SHADOWED)}",
+                    "{{engine}}",
+                ),
+            ),
+            description="Of the requests that the live engine and its shadow both heard, each by its own SLO.",
+            top=1.0,
+        ),
+        Panel(
+            "Latency: 95 %",
+            "s",
+            (Query(quantile(0.95, "edgeburst_shadow_request_seconds", "engine", DAEMON), "{{engine}}"),),
+        ),
+        Panel(
+            "Money since the comparison began",
+            "none",
+            (Query(of("edgeburst_shadow_spent", DAEMON), "{{engine}}, {{currency}}"),),
+        ),
+        Panel(
+            "Answers by place",
+            "reqps",
+            (Query(per_s("edgeburst_shadow_answers_total", "engine, place", DAEMON), "{{engine}}: {{place}}"),),
+            width=12,
+        ),
+        Panel(
+            "Hears, and takes of the loop's time",
+            "percentunit",
+            (
+                Query(of("edgeburst_shadow_up", DAEMON), "hears"),
+                Query(per_s("edgeburst_shadow_loop_seconds_total", "instance", DAEMON), "of the loop's time"),
+            ),
             width=12,
         ),
     ),

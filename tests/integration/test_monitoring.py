@@ -181,7 +181,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     pytest.importorskip("torch")
     folder: Path = tmp_path_factory.mktemp("watched")
     with ExitStack() as stack:
-        world = stack.enter_context(page_world(folder, slo_s=0.9, alpha_s=0.4))
+        world = stack.enter_context(page_world(folder, slo_s=0.9, alpha_s=0.4, shadow_slo_s=1.8))
         edge = stack.enter_context(edge_process.running("--model", "digits", "--max-batch", "4"))
         stack.enter_context(traffic(world.daemon.url, 25.0))
         rules = folder / "often.yml"
