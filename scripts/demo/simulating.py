@@ -36,7 +36,7 @@ def start_simulating(
     np.savez(arrivals, times_s=schedule.times_s)
     described = alternatives.describe(settings, places, instances, schedule=arrivals, request_bytes=round(item_bytes))
     path = configuration.write(folder / "settings.json", described)
-    return processes.start("alternatives", ["scripts.demo.alternatives", str(path)], before=("nice", "-n", "19"))
+    return processes.start("alternatives", ["scripts.demo.alternatives", str(path)])
 
 
 def with_simulated(run: Run, simulating: Running, settings: Settings, *, kept_s: float, item_bytes: float) -> Run:

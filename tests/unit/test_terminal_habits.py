@@ -23,8 +23,8 @@ from scheduler.completion_command import script, words_by_path
 from scheduler.doctor import command as doctor
 from scheduler.doctor.rows import Row, ok
 from scheduler.domain.errors import EdgeburstError
-from scheduler.program_options import EVERYWHERE
-from scheduler.terminal import Progress, be_quiet, first_interrupt, note, progress, progress_console
+from scheduler.program_options import EVERYWHERE, take_everywhere
+from scheduler.terminal import Progress, be_quiet, first_interrupt, note, progress, progress_console, shows_progress
 from scripts.support.script import run_script
 from serverless_fn.__main__ import main as function_main
 from serverless_fn.local_fc.__main__ import main as local_fc_main
@@ -147,8 +147,10 @@ def test_every_command_takes_the_common_options_anywhere_and_refuses_an_unknown_
             continue  # a process of its own; its parser is tried below
         words = path.split()
         for place in range(len(words) + 1):
+            given = [*words[:place], *EVERYWHERE, *words[place:]]
+            assert take_everywhere(given) == words, path
             with pytest.raises(SystemExit) as ended:
-                cli.main([*words[:place], *EVERYWHERE, *words[place:], "--help"])
+                cli.main([*given, "--help"])
             assert ended.value.code == 0, (path, place)
         with pytest.raises(SystemExit) as ended:
             cli.main([*words, "--no-such-option"])
@@ -206,6 +208,27 @@ def test_progress_is_written_to_a_terminal_only_and_counts_whatever_is_shown(
         print("a row")
     assert capsys.readouterr() == ("a row\n", "")
     assert "1 of 2 items" in work.words(1.0)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "quiet", "term", "shows"),
+    [
+        (True, False, "xterm", True),
+        (False, False, "xterm", False),
+        (True, True, "xterm", False),
+        (True, False, "dumb", False),
+    ],
+)
+def test_progress_needs_a_terminal_that_can_erase_a_line_and_no_quiet(
+    terminal: bool, quiet: bool, term: str, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", term)
+    be_quiet(quiet)
+    try:
+        assert shows_progress() is shows
+    finally:
+        be_quiet(False)
 
 
 @pytest.mark.parametrize(
