@@ -247,8 +247,9 @@ def test_a_part_begins_with_what_the_live_engine_knows() -> None:
     control = Control(live)
     engine = Engine(live, control)
     engine.handle([], 0.0)
-    for _ in range(100):
-        Live(engine, control).estimates().models["m"].edges["main"].update(4, 0.15)
+    edge = Live(engine, control).estimates().models["m"].edges["main"]
+    for number in range(100):
+        edge.update(4, 0.15, others_s=None, now_s=0.01 * number)
     tallies = {"live": Tally(), "shadow": Tally()}
     dear = Reading(live, replace(live, spend_per_hour=1.0), 0.0, ("CNY", "CNY"))
     part = Part(Live(engine, control), dear, tallies, draw=lambda: 0.5, make_plan=lambda _: None, now_s=1.0)
