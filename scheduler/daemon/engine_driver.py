@@ -43,6 +43,10 @@ class EngineDriver:
         self._inbox: list[Message] = []
         self._call: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = float("inf")
+        """When the timer fires."""
+        self._due_s: float | None = None
+        """When the engine wants to be called; None: never."""
         self._engine_at_s = float("-inf")
         self._stopped = False
 
@@ -80,14 +84,22 @@ class EngineDriver:
             self._fail(error)
 
     def _arm(self, due_s: float | None) -> None:
+        """Has the timer fire at that time at the latest. Most calls put it off: a timer that is too early stays."""
+        self._due_s = due_s
+        if due_s is None or (self._timer is not None and self._timer_at_s <= due_s):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if due_s is not None:
-            self._timer = asyncio.get_running_loop().call_at(due_s, self._wake_up, due_s)
+        self._timer, self._timer_at_s = asyncio.get_running_loop().call_at(due_s, self._wake_up), due_s
 
-    def _wake_up(self, due_s: float) -> None:
+    def _wake_up(self) -> None:
+        self._timer, fired_at_s = None, self._timer_at_s
+        due_s = self._due_s
+        if due_s is None:
+            return
+        if due_s > fired_at_s:
+            self._arm(due_s)
+            return
         # A timer may fire early by the loop's resolution (uvloop: 1 ms); the engine gets the time that it asked for.
         self._engine_at_s = max(self._engine_at_s, due_s)
-        self._timer = None
         self.wake()

@@ -73,14 +73,32 @@ def test_the_engine_is_woken_exactly_when_it_asked() -> None:
 
 def test_time_never_runs_backwards_for_the_engine_when_a_timer_fires_early() -> None:
     async def script(d: Driven) -> None:
+        d.engine.wakeups_s = [100.002]
         d.driver.wake()
         await asyncio.sleep(0)
-        d.driver._wake_up(100.002)
+        d.driver._wake_up()
         await asyncio.sleep(0.001)
         d.driver.post(RequestCancelled(1))
         await asyncio.sleep(1)
 
     assert driven(script).called_at_s == [100.0, 100.002, 100.002]
+
+
+@pytest.mark.parametrize(("then_s", "called_at_s"), [(100.5, [100.5]), (100.07, [100.07]), (None, [])])
+def test_the_engine_is_woken_at_the_time_that_it_asked_for_last(
+    then_s: float | None, called_at_s: list[float]
+) -> None:
+    async def script(d: Driven) -> None:
+        d.engine.wakeups_s = [100.1]
+        d.driver.wake()
+        await asyncio.sleep(0.05)
+        d.engine.wakeups_s = [] if then_s is None else [then_s]
+        d.driver.post(RequestCancelled(1))
+        await asyncio.sleep(0.25)
+        assert all(at_s <= 100.3 for at_s in d.called_at_s)
+        await asyncio.sleep(5.0)
+
+    assert driven(script).called_at_s == [100.0, 100.05, *called_at_s]
 
 
 def test_after_a_stop_the_engine_is_not_called_again() -> None:
