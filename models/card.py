@@ -67,6 +67,8 @@ class TensorSpec:
         True
         """
         item = shape[1:]
+        if item == self.shape:
+            return True
         return len(item) == len(self.shape) and all(
             wanted in (-1, given) for wanted, given in zip(self.shape, item, strict=True)
         )

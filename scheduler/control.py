@@ -5,7 +5,7 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,14 +257,13 @@ class Control:
         if change is not None and self._settings.changepoints:
             self._found(findings.of_bandwidth(change))
 
-    def probe_due(self, now_s: float, *, starved: bool) -> bool:
+    def probe_due(self, now_s: float, starved: Callable[[float], bool]) -> bool:
         """Whether the uplink was silent so long, under traffic, that a probe pays; `starved`: requests wanted it."""
-        has_function = any(model.tiers for model in self._settings.models)
-        idle_s = now_s - self._last_transfer_s
-        awake = now_s - self._last_arrival_s < TICKING_S
-        interval_s = self._settings.probe_interval_s
-        interval_s = min(STARVED_PROBE_S, interval_s) if starved else interval_s
-        return has_function and awake and idle_s >= interval_s
+        idle_s, interval_s = now_s - self._last_transfer_s, self._settings.probe_interval_s
+        if idle_s < min(STARVED_PROBE_S, interval_s) or now_s - self._last_arrival_s >= TICKING_S:
+            return False
+        has_function = any([model.tiers for model in self._settings.models])
+        return has_function and (idle_s >= interval_s or starved(now_s))
 
     def limits(self, model: str) -> Limits:
         """Returns what an operator set for a model, served just now or not, within what the edge servers take."""

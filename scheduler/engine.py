@@ -370,7 +370,7 @@ class Engine:
             self._keep_warm.send_calls(self._control, now_s)
         # A backend that does not answer is probed when its pause is over, not more often.
         quiet = not self._uplink.finishes_s and self._circuits.function.closed
-        idle_link = quiet and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
+        idle_link = quiet and self._control.probe_due(now_s, self._dispatcher.starved)
         if idle_link or now_s >= self._circuits.quiet_until_s:
             self._circuits.ask(self._outbox.command, now_s, idle_link=idle_link)
         if self._ledger.cap.lease is not None:

@@ -92,7 +92,8 @@ class BodyStore:
 
     def members(self, request_ids: Iterable[int]) -> tuple[PendingCall, ...]:
         """Returns the calls of a batch, in its order; KeyError if one has ended."""
-        return tuple(self._pending[request_id] for request_id in request_ids)
+        pending = self._pending
+        return tuple([pending[request_id] for request_id in request_ids])
 
 
 def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
@@ -103,9 +104,9 @@ def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
     """
     by_name = [{tensor.name: tensor for tensor in call.inputs} for call in calls]
     names = by_name[0].keys()
-    if any(tensors.keys() != names for tensors in by_name):
+    if any([tensors.keys() != names for tensors in by_name[1:]]):
         raise WireError("requests with different inputs cannot share a batch; send the same inputs in each")
-    return tuple(wire.concat([tensors[name] for tensors in by_name]) for name in names)
+    return tuple([wire.concat([tensors[name] for tensors in by_name]) for name in names])
 
 
 def whole_failure(outputs: Sequence[Tensor]) -> str:

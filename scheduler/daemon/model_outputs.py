@@ -35,7 +35,7 @@ class ModelOutputs:
     @property
     def ragged(self) -> frozenset[str]:
         """Names of the ragged outputs."""
-        return frozenset(spec.name for spec in self.specs if spec.ragged)
+        return frozenset([spec.name for spec in self.specs if spec.ragged])
 
     def limit_bytes(self, items: int) -> int:
         """Returns the size of the largest answer that a batch of so many items can have, in any encoding.
@@ -60,7 +60,7 @@ class ModelOutputs:
         kept = tuple(outputs)
         if self.specs:
             by_name = {output.name: output for output in outputs}
-            kept = tuple(_fitting(spec, by_name) for spec in self.specs if spec.name != ITEM_ERROR)
+            kept = tuple([_fitting(spec, by_name) for spec in self.specs if spec.name != ITEM_ERROR])
             if ITEM_ERROR in by_name:
                 kept = (*kept, _fitting(_ERRORS, by_name))
             elif any(spec.name == ITEM_ERROR for spec in self.specs):

@@ -96,7 +96,13 @@ class Dispatcher:
         for queued, place in self.hedging.to_functions(now_s) if now_s >= self.hedging.soonest_s else ():
             self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         if len(lanes) == 1:
-            self._send_to_functions(lanes[0], now_s=now_s)
+            queues = lanes[0]
+            if queues.any_bisected or queues.overdue.items:
+                self._send_to_functions(queues, now_s=now_s)
+                return
+            for buffer in queues.buffers:
+                if buffer.queue.items:
+                    self._send_gathered(buffer, queues, now_s=now_s)
         else:
             for queues, _ in self.resting.awake(now_s, edges=False):
                 self._send_to_functions(queues, now_s=now_s)
@@ -122,29 +128,14 @@ class Dispatcher:
         if self.edges.leading:
             next_s = min(next_s, self.edges.opens_at_s(now_s))
         lanes = self.lanes.all
-        path = self.resting.path_if_idle(now_s) if len(lanes) > 1 else None
-        for queues in lanes:
-            rest = queues.rest
-            rests = rest.seen == queues.changes.count and now_s < rest.due_s and path is not None
-            if not rests or rest.due_path != path or now_s < queues.returning.held_s:
-                due_s = self._due_s(queues, now_s=now_s)
-                if path is not None:
-                    self.resting.keep_due(queues, due_s, path, now_s=now_s)
-            else:
-                due_s = rest.due_s
-            if due_s < next_s:
-                next_s = due_s
-        return next_s
+        if len(lanes) == 1:
+            for at_s in self._due_times_s(lanes[0], now_s):
+                if now_s < at_s < next_s:
+                    next_s = at_s
+            return next_s
+        return min(next_s, self.resting.due_s(self._due_times_s, now_s=now_s))
 
-    def _due_s(self, queues: ModelQueues, *, now_s: float) -> float:
-        """Returns when the next decision about a lane falls due; inf for never."""
-        next_s = NEVER
-        for at_s in self._due_times_s(queues, now_s=now_s):
-            if now_s < at_s < next_s:
-                next_s = at_s
-        return next_s
-
-    def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> list[float]:
+    def _due_times_s(self, queues: ModelQueues, now_s: float) -> list[float]:
         """Returns when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
         side, has_functions = self.function.side, queues.has_functions
         due_s: list[float] = []
@@ -194,7 +185,7 @@ class Dispatcher:
 
     def starved(self, now_s: float) -> bool:
         """Whether a request without room on the edge might have gone to a function lately."""
-        return any(queues.starved(now_s) for queues in self.lanes.all)
+        return any([queues.starved(now_s) for queues in self.lanes.all])
 
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for other requests, as when the daemon drains."""

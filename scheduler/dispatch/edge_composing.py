@@ -32,9 +32,11 @@ def by_urgency(slot: EdgeSide) -> list[ModelQueues]:
 
     Halves of a refused batch come before everything: their requests have waited longest.
     """
-    served = [queues for queues in slot.lanes.all if slot.circuit.serves(queues.model.name)]
-    waiting = (queues for queues in served if _has_candidates(slot, queues))
-    models = sorted(waiting, key=lambda queues: _urgency_s(slot, queues))
+    models = [
+        queues for queues in slot.lanes.all if _has_candidates(slot, queues) and slot.circuit.serves(queues.model.name)
+    ]
+    if len(models) > 1:
+        models.sort(key=lambda queues: _urgency_s(slot, queues))
     if len(models) > 1 and slot.tenants.shares and models[0].edge_later.items:
         # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.
         models.sort(key=lambda queues: _least_level_s(slot, queues))
@@ -47,7 +49,8 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
     Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
     again.
     """
-    times, cap, line = queues.edges[slot.edge].known_times, queues.edges[slot.edge].cap, queues.edge_later
+    terms, line = queues.edges[slot.edge], queues.edge_later
+    times, cap = terms.times or terms.known_times, terms.cap
     now_s += slot.unsure_s(queues)
     penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     counted_on = queues.next_batches[slot.number].take_all()
@@ -99,9 +102,10 @@ def _per_item_s(slot: EdgeSide, queues: ModelQueues) -> float:
 
 
 def _drop_penalty(slot: EdgeSide, queues: ModelQueues) -> float:
-    times, terms = queues.edges[slot.edge].known_times, queues.edges[slot.edge]
+    terms = queues.edges[slot.edge]
+    times = terms.times or terms.known_times
     slots = sum([each.parallel for each in queues.edges if each.times is not None])
-    if len(queues.edge_later) and queues.rate_rps * times.median_s[terms.cap] > terms.cap * slots:
+    if queues.edge_later.items and queues.rate_rps * times.median_s[terms.cap] > terms.cap * slots:
         return PENALTY_OVERLOADED
     return PENALTY_WITH_FUNCTION if queues.has_functions else PENALTY_EDGE_ONLY
 
@@ -110,11 +114,10 @@ def _overdue_with(
     slot: EdgeSide, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
 ) -> list[QueuedRequest]:
     """Returns the overdue requests that fit into a batch of `chosen` without making it late."""
-    times, items, cap = (
-        queues.edges[slot.edge].known_times,
-        sum([q.request.items for q in chosen]),
-        queues.edges[slot.edge].cap,
-    )
+    if not queues.overdue.items:
+        return []
+    terms, items = queues.edges[slot.edge], sum([q.request.items for q in chosen])
+    times, cap = terms.times or terms.known_times, terms.cap
     bind_s = min([q.request.deadline_s for q in chosen], default=math.inf)
     taken: list[QueuedRequest] = []
     look = looked_at(cap)
@@ -132,14 +135,17 @@ def _overdue_with(
 
 
 def _has_candidates(slot: EdgeSide, queues: ModelQueues) -> bool:
-    waits = queues.bisected[Backend.EDGE] or any(map(len, queues.hurried(slot.number)))
-    return queues.edges[slot.edge].cap > 0 and bool(waits)
+    if not queues.edges[slot.edge].cap:
+        return False
+    if queues.next_batches[slot.number].items or queues.edge_later.items or queues.overdue.items:
+        return True
+    return bool(queues.bisected[Backend.EDGE]) or any([buffer.queue.items for buffer in queues.buffers])
 
 
 def _urgency_s(slot: EdgeSide, queues: ModelQueues) -> float:
     if queues.bisected[Backend.EDGE]:
         return -math.inf
-    return min(order.first.request.deadline_s for order in queues.hurried(slot.number) if len(order))
+    return min([order.first.request.deadline_s for order in queues.hurried(slot.number) if order.items])
 
 
 def _least_level_s(slot: EdgeSide, queues: ModelQueues) -> float:

@@ -270,7 +270,8 @@ class EdgeSide:
 
     def unsure_s(self, queues: ModelQueues) -> float:
         """Returns the seconds that a batch sent ahead must have to spare, as the one in flight may end later."""
-        margin = queues.edges[self.edge].known_times.margin
+        terms = queues.edges[self.edge]
+        margin = (terms.times or terms.known_times).margin
         return TWO_OF_A_SIZE * max(0.0, margin - 1.0) * self.occupancy.service_s
 
     def overflows(self, queues: ModelQueues, *, now_s: float) -> bool:
@@ -343,13 +344,14 @@ class EdgeSide:
         self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float, why: WhyLeft = WhyLeft.IDLE_EDGE
     ) -> None:
         """Sends a batch; the slot must take one now."""
-        times, items = queues.edges[self.edge].known_times, sum([q.request.items for q in members])
+        terms, items = queues.edges[self.edge], sum([q.request.items for q in members])
+        times = terms.times or terms.known_times
         service_s = times.median_s[min(items, times.max_batch)]
-        if why is WhyLeft.IDLE_EDGE and items >= queues.edges[self.edge].cap:
+        if why is WhyLeft.IDLE_EDGE and items >= terms.cap:
             why = WhyLeft.FULL
         finish_s = self.occupancy.finish_s(now_s=now_s, service_s=service_s)
         patience_s = max(GIVE_UP_MIN_S, GIVE_UP_FACTOR * service_s)
-        last_deadline_s = max(q.request.deadline_s for q in members)
+        last_deadline_s = max([q.request.deadline_s for q in members])
         batch = self.outbox.send(
             members,
             Sending(

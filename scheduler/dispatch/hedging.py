@@ -93,7 +93,7 @@ class Hedging:
     ) -> list[QueuedRequest]:
         """Returns requests of overdue batches elsewhere that a batch of `chosen`, starting now, takes in time."""
         times, cap = queues.edges[slot.edge].times, queues.edges[slot.edge].cap
-        if times is None:
+        if times is None or not self.look_at_s or now_s < self.soonest_s:
             return []
         items = items_of(chosen)
         bind_s = min((q.request.deadline_s for q in chosen), default=math.inf)

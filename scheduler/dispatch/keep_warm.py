@@ -68,8 +68,9 @@ class KeepWarm:
         # Instances and demand are common to the lanes of a model: they are weighed with its usual batches.
         lanes = self.lanes.busiest() if self.lanes.several else self.lanes.all
         waiting = [(queues, buffer) for queues in lanes for buffer in queues.buffers if buffer.cap]
-        if waiting:
-            policy.weighing_warmth(now_s)
+        if not waiting:
+            return
+        policy.weighing_warmth(now_s)
         # Over a link that is down a call would take for ever, and keep nothing warm.
         reached = math.isfinite(side.uplink.idle_path_s(1))
         for queues, buffer in waiting if reached else ():

@@ -103,7 +103,7 @@ class ModelQueues:
 
     def hurried(self, slot: int) -> tuple[DeadlineOrder | WaitingLine, ...]:
         """The queues that a slot's batch is made of, but that of deferrable requests, which give way to all others."""
-        gathered = (buffer.queue for buffer in self.buffers)
+        gathered = [buffer.queue for buffer in self.buffers]
         return self.next_batches[slot], self.edge_later, *gathered, self.overdue
 
     @property
@@ -313,7 +313,7 @@ class ModelQueues:
 
     def serve_overdue(self, queued: QueuedRequest, *, now_s: float) -> None:
         """Queues a request that will be answered late."""
-        if not len(self.overdue):
+        if not self.overdue.items:
             self.overdue_opened_at_s = now_s
         queued.allow_late()
         self.overdue.add(queued)

@@ -8,7 +8,7 @@ sums up all growth, and a lane keeps the sum of free time and growth up to which
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scheduler.dispatch.edges import Edges
@@ -77,20 +77,40 @@ class Resting:
         rest.until_s = min([self._gathers_until_s(buffer, now_s) for buffer in gathering], default=math.inf)
         rest.seen, rest.due_s = queues.changes.count, -math.inf
 
-    def path_if_idle(self, now_s: float) -> PathState | None:
+    def due_s(self, due_times_s: Callable[[ModelQueues, float], Sequence[float]], *, now_s: float) -> float:
+        """Returns when the next decision falls due, of all lanes; inf for never.
+
+        Args:
+            due_times_s: works out, of a lane and the present, when decisions fall due.
+            now_s: the present.
+        """
+        path, next_s = self._path_if_idle(now_s), math.inf
+        for queues in self.lanes.all:
+            rest = queues.rest
+            rests = rest.seen == queues.changes.count and path is not None and now_s >= queues.returning.held_s
+            due_s = rest.due_s
+            if not rests or now_s >= due_s or rest.due_path != path:
+                due_s = math.inf
+                for at_s in due_times_s(queues, now_s):
+                    if now_s < at_s < due_s:
+                        due_s = at_s
+                if rests and self._stands(queues, now_s):
+                    rest.due_s, rest.due_path = due_s, path
+            if due_s < next_s:
+                next_s = due_s
+        return next_s
+
+    def _stands(self, queues: ModelQueues, now_s: float) -> bool:
+        """Whether what is due in a lane does not move with the present: no function batch waits for a slot."""
+        has_slot = self.function.side.has_slot
+        return all([has_slot(buffer, now_s=now_s) for buffer in queues.buffers])
+
+    def _path_if_idle(self, now_s: float) -> PathState | None:
         """Returns the path where nothing puts off a batch that leaves now or later; None where something may."""
         uplink = self.function.side.uplink
         if now_s < uplink.free_at_s or now_s >= uplink.overdue_from_s:
             return None
         return self._path(now_s)
-
-    def keep_due(self, queues: ModelQueues, due_s: float, path: PathState | None, *, now_s: float) -> None:
-        """Notes the next moment at which a decision falls due in a lane, if that stands while the lane rests."""
-        rest, has_slot = queues.rest, self.function.side.has_slot
-        if rest.seen != queues.changes.count or path is None or now_s < queues.returning.held_s:
-            return
-        if all([has_slot(buffer, now_s=now_s) for buffer in queues.buffers]):
-            rest.due_s, rest.due_path = due_s, path
 
     def _path(self, now_s: float) -> PathState | None:
         """Returns the path to the functions; None where what is allowed there also depends on other things."""

@@ -185,4 +185,6 @@ NO_RANK = Rank(False, (), ())
 def in_order(parts: Iterable[Sequence[QueuedRequest]]) -> Iterator[QueuedRequest]:
     """Iterates over requests, earliest deadline first, of parts that are each in that order."""
     filled = [part for part in parts if part]
+    if not filled:
+        return iter(())
     return iter(filled[0]) if len(filled) == 1 else merge(*filled, key=deadline_order)

@@ -83,7 +83,8 @@ class Batch:
     @property
     def tier(self) -> str:
         """Name of the function tier; empty on an edge."""
-        return self.place.tier
+        place = self.place
+        return place.name if place.backend is Backend.FUNCTION else ""
 
     @property
     def reason(self) -> Reason | None:

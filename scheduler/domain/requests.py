@@ -54,7 +54,7 @@ class Place:
 
     def __str__(self) -> str:
         """Returns `edge:NAME` or `function:TIER`."""
-        return f"{self.backend.value}:{self.name}"
+        return f"edge:{self.name}" if self.backend is Backend.EDGE else f"function:{self.name}"
 
 
 FUNCTIONS = Place(Backend.FUNCTION, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -266,10 +265,15 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
     shape = entry.get("shape")
     if type(shape) is not list or not 1 <= len(shape) <= _MAX_RANK:
         raise WireError(f"tensor {shown(name)} needs a 'shape': a list of 1 to {_MAX_RANK} lengths, the batch first")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise WireError(f"tensor {shown(name)} has a length in its 'shape' that is not a whole number of at least 0")
+    elements = 1
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise WireError(
+                f"tensor {shown(name)} has a length in its 'shape' that is not a whole number of at least 0"
+            )
+        elements *= length or 1
     limit = _MAX_EMPTY if 0 in shape else _MAX_ELEMENTS
-    if math.prod(length or 1 for length in shape) > limit:
+    if elements > limit:
         raise WireError(
             f"tensor {shown(name)} has a 'shape' with too many elements; send at most {limit}; 0 counts as 1"
         )

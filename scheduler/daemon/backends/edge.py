@@ -27,7 +27,7 @@ from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.failures import lost
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import EDGE_NAME, Place
-from scheduler.wire import InferRequest, InferResponse, WireError
+from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 
 PROBE_LIMIT_S = 1.0
@@ -166,8 +166,8 @@ class EdgeBackend:
         if answer.status != 200:
             body = bytes(answer.body)
             raise SendFailed(refused(answer.status, answer.get("Retry-After"), body, items=batch.items), report)
-        parsed = self._parse(answer, batch_send, report)
-        not_finite = batch_send.outputs.not_finite(parsed.outputs, batch.items)
+        parsed, outputs = self._parse(answer, batch_send, report)
+        not_finite = batch_send.outputs.not_finite(outputs, batch.items)
         report = self._with_claims(report, parsed.parameters)
         if report.beside_s is None and self._has_statistics:
             beside_s = self._statistics.answered(
@@ -176,7 +176,7 @@ class EdgeBackend:
             report = replace(report, beside_s=beside_s)
         identity = parsed.parameters.get("identity")
         said = identity if isinstance(identity, str) else ""
-        return Reply(parsed.outputs, report, read_at_s, identity=said, not_finite=not_finite)
+        return Reply(outputs, report, read_at_s, identity=said, not_finite=not_finite)
 
     def _with_claims(self, report: BatchReport, parameters: Mapping[str, object]) -> BatchReport:
         """Returns the report with the seconds that the server says it worked, unless they exceed what was measured."""
@@ -191,8 +191,8 @@ class EdgeBackend:
         left_s = report.elapsed_s - (claims.service_s or 0.0)
         queue_s = waited_s(parameters.get("queue_s"), at_most_s=left_s)
         beside_s = beside_device_s(parameters.get("decode_s"), claims.service_s, queue_s, elapsed_s=report.elapsed_s)
-        report = replace(report, service_s=claims.service_s, queue_s=queue_s, beside_s=beside_s)
-        return replace(report, disbelieved=claims.disbelieved)
+        told = claims.disbelieved
+        return replace(report, service_s=claims.service_s, queue_s=queue_s, beside_s=beside_s, disbelieved=told)
 
     async def _posted(self, batch_send: BatchSend, encoded: wire.EncodedParts, *, fresh: bool = False) -> EdgeAnswer:
         """Returns the answer to a batch; see `EdgeCalls.post`."""
@@ -314,7 +314,10 @@ class EdgeBackend:
         how = "did not answer in time" if kind is FailureKind.TIMEOUT else "broke the connection"
         return Failure(kind, f"the edge server at {self._url} {how}: {cause}")
 
-    def _parse(self, answer: EdgeAnswer, batch_send: BatchSend, report: BatchReport) -> InferResponse:
+    def _parse(
+        self, answer: EdgeAnswer, batch_send: BatchSend, report: BatchReport
+    ) -> tuple[InferResponse, tuple[Tensor, ...]]:
+        """Returns the answer as the server wrote it, and the outputs that the model has."""
         try:
             parsed = wire.parse_response(answer.body, wire.json_length_of(answer))
             outputs = checked_outputs(parsed, batch_send, parsed.parameters.get(wire.ITEM_CRC32))
@@ -323,7 +326,7 @@ class EdgeBackend:
         except WireError as error:
             sentence = f"the edge server's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
-        return replace(parsed, outputs=outputs)
+        return parsed, outputs
 
     def _report(self, since_s: float, answer: EdgeAnswer | None = None) -> BatchReport:
         ended_at_s = self._clock() if answer is None else answer.read_at_s

@@ -59,7 +59,7 @@ def infer_call(
         model=card.name,
         inputs=inputs,
         items=inputs[0].items,
-        body_bytes=sum(len(tensor.raw) for tensor in inputs),
+        body_bytes=sum([len(tensor.raw) for tensor in inputs]),
         received_at_s=received_at_s,
         class_name=class_name(card, parameters.get("class", headers.get(CLASS_HEADER))),
         priority=priority(card, parameters.get("priority", 0)),
