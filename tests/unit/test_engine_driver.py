@@ -85,9 +85,7 @@ def test_time_never_runs_backwards_for_the_engine_when_a_timer_fires_early() -> 
 
 
 @pytest.mark.parametrize(("then_s", "called_at_s"), [(100.5, [100.5]), (100.07, [100.07]), (None, [])])
-def test_the_engine_is_woken_at_the_time_that_it_asked_for_last(
-    then_s: float | None, called_at_s: list[float]
-) -> None:
+def test_the_engine_is_woken_at_the_time_that_it_asked_for_last(then_s: float | None, called_at_s: list[float]) -> None:
     async def script(d: Driven) -> None:
         d.engine.wakeups_s = [100.1]
         d.driver.wake()
