@@ -116,9 +116,8 @@ class EdgeService:
         whole: learns from whole seconds; it is the prior of the service too.
         grows: whether the wait is taken to be longer for a larger batch, in proportion to its service. Others gather
             requests while a batch of ours is served, so that a larger one of ours is followed by a larger one of
-            theirs. Without functions that caution costs throughput which nothing replaces (simulated: two daemons with
-            95 requests a second and an SLO of 1 s have 93 % within it with, 97 % without), with functions it keeps
-            daemons from outbidding each other (at 80 a second and 0.6 s 99.6 % and 98.7 %).
+            theirs. Without functions that caution costs throughput which nothing replaces, with functions it keeps
+            daemons from outbidding each other: `python -m scripts.shared_edge` has rows of both.
 
     >>> from scheduler.domain.latency import LatencyModel
     >>> edge = EdgeService(ServiceTime(LatencyModel(alpha_s=0.04, beta_s=0.01, max_batch=32)), grows=False)
