@@ -59,7 +59,7 @@ def scripted(begin: EngineSettings, script: list[Step]) -> World:
 
 # Shrinking takes minutes: what is found here is cut down by hand.
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
