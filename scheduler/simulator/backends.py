@@ -5,6 +5,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapreplace
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -83,6 +84,13 @@ class Link(Protocol):
     def send(self, sent_bytes: int, *, now_s: float, give_up_at_s: float) -> tuple[float, float]:
         """Occupies the way with a transfer and returns its start and end; an end that is infinite was given up."""
         ...
+
+
+def drawn(values: Sequence[float], rng: np.random.Generator) -> Iterator[float]:
+    """Yields values drawn with replacement from those that were observed; zeros where none were."""
+    observed = np.array(values or (0.0,))
+    while True:
+        yield from rng.choice(observed, _CHUNK).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +215,18 @@ class ColdStarts:
 class InstancePool:
     """Instances of one tier, by the time at which each becomes free."""
 
-    def __init__(self, cold_starts: ColdStarts, *, concurrency: int = MANY) -> None:
-        """Creates a pool without instances.
+    def __init__(self, cold_starts: ColdStarts, *, concurrency: int = MANY, provisioned: int = 0) -> None:
+        """Creates a pool of the provisioned instances.
 
         Args:
             cold_starts: start-up behaviour.
             concurrency: busy instances at which further calls are refused.
+            provisioned: instances that are there from the start and never end.
         """
         self._cold_starts = cold_starts
         self._concurrency = concurrency
-        self._free_at_s: list[float] = []
+        self._provisioned = provisioned
+        self._free_at_s = [0.0] * provisioned
 
     def running(self, at_s: float) -> int:
         """Returns the number of instances that are busy at `at_s`."""
@@ -231,7 +241,8 @@ class InstancePool:
 
         Times must not decrease from call to call. The caller then reports by `release` when the instance is free.
         """
-        del self._free_at_s[: bisect_right(self._free_at_s, at_s - self._cold_starts.idle_s)]
+        ended = bisect_right(self._free_at_s, at_s - self._cold_starts.idle_s)
+        del self._free_at_s[: min(ended, max(0, len(self._free_at_s) - self._provisioned))]
         last_used = bisect_right(self._free_at_s, at_s) - 1
         if last_used >= 0:
             del self._free_at_s[last_used]
@@ -260,6 +271,7 @@ class SimulatedFunctions:
         cold_starts: ColdStarts | None = None,
         concurrency: int = MANY,
         pools: Mapping[str, InstancePool] | None = None,
+        excess_s: Iterator[float] | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -271,11 +283,14 @@ class SimulatedFunctions:
             cold_starts: start-up behaviour; with a start-up time of 0 every instance is warm. None: the same.
             concurrency: busy instances of a tier at which further calls are refused with status 429.
             pools: the instances of each tier, in place of both; None: pools by them.
+            excess_s: seconds that each call's way takes besides upload and round trip, negative where it is faster;
+                None: none.
         """
         self._tiers = tiers
         self._uplink = uplink
         self._faults = faults
         self._noise = noise
+        self._excess_s = repeat(0.0) if excess_s is None else excess_s
         starts = cold_starts or ColdStarts()
         self._pools = pools or {name: InstancePool(starts, concurrency=concurrency) for name in tiers}
         self._slow_of_tier = {name: faults.of_tier(name) for name in tiers}
@@ -289,7 +304,7 @@ class SimulatedFunctions:
         broken = self._broken(batch, now_s=now_s, finish_s=sent_s)
         if broken is not None:
             return Outcome(broken[0], broken[1])
-        arrived_s = sent_s + rtt_s / 2
+        arrived_s = max(now_s, sent_s + rtt_s / 2 + next(self._excess_s))
         pool = self._pools[batch.tier]
         if self._faults.is_throttled(arrived_s) or pool.is_full(arrived_s):
             return _failed(batch, FailureKind.THROTTLED, "429 from the functions", at_s=arrived_s + rtt_s / 2)

@@ -57,10 +57,11 @@ def rows(journal: Journal) -> Iterator[Row]:
     for request in journal.requests:
         ended_at_s = journal.ended_at_s[request.request_id]
         latency_s = ended_at_s - request.arrived_at_s
-        in_time = ended_at_s <= request.deadline_s + TOLERANCE_S
+        in_time = ended_at_s <= request.deadline_s + request.reserve_s + TOLERANCE_S
         refusal = journal.refusals.get(request.request_id)
         batch_id = journal.answered_by.get(request.request_id) or last_batch.get(request.request_id)
-        if refusal is not None and (batch_id is None or refusal.kind is not RefusalKind.NO_ANSWER):
+        cancelled = request.request_id in journal.cancelled
+        if cancelled or (refusal is not None and (batch_id is None or refusal.kind is not RefusalKind.NO_ANSWER)):
             yield Row(
                 request.request_id,
                 request.model,
@@ -69,9 +70,9 @@ def rows(journal: Journal) -> Iterator[Row]:
                 request.deadline_s,
                 ended_at_s,
                 latency_s,
-                outcome=refusal.kind.value,
+                outcome="cancelled" if refusal is None else refusal.kind.value,
                 within_slo=False,
-                reason=refusal.message,
+                reason="" if refusal is None else refusal.message,
                 tenant=request.tenant,
             )
             continue
@@ -148,7 +149,7 @@ def summarise(
         "policy": scenario.policy,
         "requests": requests,
         "answered": answered,
-        "refused": requests - answered,
+        "refused": requests - answered - len(journal.cancelled),
         "late": answered - within,
         "within_slo": within / requests if requests else 1.0,
         "edge": backends[Backend.EDGE],
@@ -185,7 +186,7 @@ def _answers(journal: Journal) -> tuple[list[float], int]:
         if request.request_id in answered_by:
             at_s = ended_at_s[request.request_id]
             latencies_s.append(at_s - request.arrived_at_s)
-            within += at_s <= request.deadline_s + TOLERANCE_S
+            within += at_s <= request.deadline_s + request.reserve_s + TOLERANCE_S
     return latencies_s, within
 
 

@@ -30,6 +30,7 @@ from scheduler.domain.messages import (
     ProbeMeasured,
     RefuseRequest,
     RequestArrived,
+    RequestCancelled,
     RequestSpend,
     SendBatch,
     SendProbe,
@@ -76,7 +77,7 @@ class SentBatch:
 class Journal:
     """Record of a run, by request id and by batch id.
 
-    Each request has one entry in `ended_at_s`, and one either in `answered_by` or in `refusals`.
+    Each request has one entry in `ended_at_s`, and one in `answered_by`, `refusals` or `cancelled`.
     """
 
     requests: Sequence[Request]
@@ -84,6 +85,8 @@ class Journal:
     answered_by: dict[int, int] = field(default_factory=dict)
     """The id of the batch that answered, by request id."""
     refusals: dict[int, Refusal] = field(default_factory=dict)
+    cancelled: set[int] = field(default_factory=set)
+    """Requests whose clients gave up before they had an answer."""
     batches: dict[int, SentBatch] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
     commands: list[tuple[float, Command]] = field(default_factory=list)
@@ -109,6 +112,7 @@ class Simulation:
         keep_commands: bool = False,
         facts: Mapping[str, object] | None = None,
         clients: Clients | None = None,
+        give_ups: Sequence[tuple[float, int]] = (),
     ) -> None:
         """Stores its parts.
 
@@ -120,6 +124,7 @@ class Simulation:
             keep_commands: whether the journal keeps every command.
             facts: entries that the policy adds to the report.
             clients: a closed loop beside these requests; None for none. Its requests have ids after all of them.
+            give_ups: when clients give up, and which request, in any order.
         """
         self._arriving, self._clients = requests, clients
         self._of_clients: list[Request] = [] if clients is None else [*requests]
@@ -132,6 +137,8 @@ class Simulation:
         self._events: list[tuple[float, int, Message]] = []
         self._sequence = count()
         self._next_request = 0
+        for at_s, request_id in give_ups:
+            self._later(at_s, RequestCancelled(request_id))
 
     def run(self, goes_on: Callable[[Journal, float], bool] | None = None) -> Journal:
         """Runs until every request has ended and every batch has an outcome.
@@ -183,7 +190,10 @@ class Simulation:
         messages: list[Message] = []
         events = self._events
         while events and events[0][0] <= now_s:
-            messages.append(heapq.heappop(events)[2])
+            message = heapq.heappop(events)[2]
+            if isinstance(message, RequestCancelled) and not self._gives_up(message.request_id, now_s):
+                continue
+            messages.append(message)
         requests, i = self._arriving, self._next_request
         while i < len(requests) and requests[i].arrived_at_s <= now_s:
             messages.append(RequestArrived(requests[i]))
@@ -194,10 +204,20 @@ class Simulation:
             self.journal.commands += [(now_s, command) for command in commands]
         for command in commands:
             if isinstance(command, AnswerRequest):  # the most frequent one
+                if command.request_id in self.journal.cancelled:
+                    continue
                 self._end(command.request_id, now_s)
                 answered_by[command.request_id] = command.batch_id
             else:
                 self._perform(command, now_s)
+
+    def _gives_up(self, request_id: int, now_s: float) -> bool:
+        """Ends a request whose client gives up; returns whether it had not ended yet."""
+        if request_id in self.journal.ended_at_s:
+            return False
+        self.journal.cancelled.add(request_id)
+        self._end(request_id, now_s)
+        return True
 
     def _later(self, at_s: float, message: Message) -> None:
         heapq.heappush(self._events, (at_s, next(self._sequence), message))
@@ -206,7 +226,7 @@ class Simulation:
         match command:
             case SendBatch(batch):
                 self._send_batch(batch, now_s)
-            case RefuseRequest(request_id, refusal):
+            case RefuseRequest(request_id, refusal) if request_id not in self.journal.cancelled:
                 self._end(request_id, now_s)
                 self.journal.refusals[request_id] = refusal
             case ComputePlan(snapshot, plan_id, cause, detail):
