@@ -65,7 +65,7 @@ class Traffic:
 
     def noted(self, *notes: str) -> "Traffic":
         """Returns the same with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
 
 
 _ARRAYS = ("times_s", "kind", "body_bytes", "items", "shapes", "timeouts_s", "cancelled_s")
