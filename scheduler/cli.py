@@ -115,7 +115,7 @@ SUB_COMMANDS = (
     ),
     SubCommand(
         "simulate",
-        "scheduler.simulator.command",
+        "scheduler.whatif.command",
         "run the daemon's engine under virtual time against simulated backends",
         "edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0",
     ),

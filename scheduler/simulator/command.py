@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from scheduler.dispatch.decision_ring import DecisionRing
@@ -18,6 +18,7 @@ from scheduler.simulator.clients import ClosedLoop
 from scheduler.simulator.edge_flags import AHEAD, add_edge_flags, described_edges
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
+from scheduler.simulator.flag_values import numbers, tail_law
 from scheduler.simulator.report import answered_rps, summarise, write_rows
 from scheduler.simulator.scenario import (
     CONCURRENCY,
@@ -68,8 +69,8 @@ Noise is lognormal with median 1. The parameters of static and batch are chosen 
 """
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the subcommand `simulate` with its arguments."""
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Adds the subcommand `simulate` with its arguments, those of recorded traffic apart; returns its parser."""
     parser = subparsers.add_parser(
         "simulate",
         help="run the daemon's engine under virtual time against simulated backends",
@@ -97,6 +98,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="write all decisions about each request as a line of JSON, for `edgeburst explain REQUEST --file FILE`",
     )
+    return parser
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +148,7 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     add_edge_flags(group)
     group.add_argument(
         "--function-law",
-        type=_numbers(2),
+        type=numbers(2),
         default=(function.alpha_s, function.beta_s),
         metavar="A,B",
         help="seconds a call, seconds an item",
@@ -156,7 +158,7 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--function-price",
-        type=_numbers(2),
+        type=numbers(2),
         default=(price.per_s, price.per_call),
         metavar="CNY_PER_S,CNY_PER_CALL",
         help="price of a second, rounded up to 1 ms, and of a call",
@@ -166,13 +168,13 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--function-noise-law",
-        type=_tail,
+        type=tail_law,
         default=0.0,
         metavar="LAW",
         help="lognormal (default), or pareto:ALPHA: of the services x^-ALPHA / 2 take longer than x medians",
     )
     group.add_argument(
-        "--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start-up time, idle time before a stop"
+        "--cold-start-s", type=numbers(2), metavar="S,IDLE_S", help="start-up time, idle time before a stop"
     )
     group.add_argument("--function-fault", action="append", default=[], metavar="FAULT", help="throttle: or down:")
     uplink = group.add_mutually_exclusive_group()
@@ -182,21 +184,10 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="further values: see below")
 
 
-def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
-    def read(text: str) -> tuple[float, ...]:
-        values = tuple(float(word) for word in text.split(","))
-        if len(values) != count:
-            raise ValueError
-        return values
-
-    read.__name__ = f"{count} numbers with commas between"
-    return read
-
-
 def run(args: argparse.Namespace) -> int:
     """Runs `simulate` and prints its report."""
-    _check(args)
-    scenario = _scenario(args)
+    check_flags(args)
+    scenario = scenario_of(args)
     if args.explain is not None:
         check_explainable(scenario.policy)
     if args.clients is not None:
@@ -249,11 +240,11 @@ def _run(args: argparse.Namespace, scenario: Scenario, simulation: Simulation, r
         json.dump(summary, sys.stdout)
         print()
     else:
-        _print_table(summary)
+        print_table(summary)
     return 130 if partial else 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def check_flags(args: argparse.Namespace) -> None:
     """Checks the numbers of the flags before a file is read.
 
     Raises:
@@ -281,7 +272,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ScenarioError(f"{flag} must be at least 0, not {whole}")
 
 
-def _scenario(args: argparse.Namespace) -> Scenario:
+def scenario_of(args: argparse.Namespace) -> Scenario:
+    """Returns the scenario that the flags and the scenario file give."""
     slo_s, (per_s, per_call), edges = args.slo_s, args.function_price, described_edges(args)
     first, max_items = edges.laws[0], edges.max_items
     latency = latency_model(*args.function_law, max_batch=args.function_max_batch)
@@ -307,8 +299,8 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         function_faults=tuple(
             parse_fault(text, ("slow", "slow-start", "throttle", "down")) for text in args.function_fault
         ),
-        cold_starts=_cold_starts(args.cold_start_s),
-        bandwidth=_bandwidth(args),
+        cold_starts=cold_starts_of(args.cold_start_s),
+        bandwidth=bandwidth_of(args),
         rtt_s=args.rtt_s,
         max_items=max_items,
         seed=args.seed,
@@ -316,32 +308,15 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     return base if args.scenario is None else read_scenario(args.scenario, base)
 
 
-def _tail(text: str) -> float:
-    """Returns the exponent of a law of factors: 0 for lognormal ones.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no such law.
-    """
-    name, _, exponent = text.partition(":")
-    if text == "lognormal":
-        return 0.0
-    try:
-        tail = float(exponent) if name == "pareto" else math.nan
-    except ValueError:
-        tail = math.nan
-    # Up to 1 the mean is infinite, and so would be the cost.
-    if not 1.0 < tail < math.inf:
-        raise argparse.ArgumentTypeError(f"give lognormal, or pareto:ALPHA with ALPHA above 1, not {text!r}")
-    return tail
-
-
-def _cold_starts(values: tuple[float, float] | None) -> ColdStarts:
+def cold_starts_of(values: tuple[float, float] | None) -> ColdStarts:
+    """Returns the start-up behaviour that a flag gives."""
     if values is None:
         return ColdStarts()
     return ColdStarts(start_s=values[0], idle_s=values[1])
 
 
-def _bandwidth(args: argparse.Namespace) -> network.Bandwidth:
+def bandwidth_of(args: argparse.Namespace) -> network.Bandwidth:
+    """Returns the bandwidth that the flags give."""
     if args.bandwidth_log is not None:
         return network.read_log(args.bandwidth_log)
     if args.bandwidth_mbytes_per_s is not None:
@@ -389,7 +364,8 @@ def _requests(args: argparse.Namespace) -> int | None:
     return requests
 
 
-def _print_table(summary: Mapping[str, object]) -> None:
+def print_table(summary: Mapping[str, object]) -> None:
+    """Prints a summary, a line for each figure."""
     for key, value in summary.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none"

@@ -48,7 +48,12 @@ _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 _LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
 _FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
+_RECORDED = NotRun("what a daemon of the reader has recorded", "tests/unit/test_what_if.py")
 NOT_RUN: Mapping[str, NotRun] = {
+    "edgeburst simulate --recorded arrivals/ --config edgeburst.toml --from 2026-11-29 --to 2026-11-30": _RECORDED,
+    "edgeburst simulate --recorded arrivals/ --config edgeburst.toml --slo-s 0.6 --compare --plot if.png": _RECORDED,
+    "edgeburst simulate --recorded arrivals/ --config edgeburst.toml --changed cheaper.toml --compare": _RECORDED,
+    "edgeburst simulate --trace requests.csv --config edgeburst.toml": _RECORDED,
     "edgeburst serve --config edgeburst.toml --shadow what-if.toml": _SHADOW,
     "make demo": _DEMO,
     "make demo EMULATE=none": _DEMO,
