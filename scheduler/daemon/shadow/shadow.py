@@ -303,7 +303,7 @@ class Shadow:
         self._part = None
 
     def _leave(self) -> None:
-        """Ends the present part of the comparison; what has not ended is counted on neither side."""
+        """Ends the present part of the comparison; each side keeps what has ended in it."""
         self._disarm()
         now_s = self._clock()
         self._spent, self._counted_s = self._spent_now(now_s), self._counted_s + self._part_s(now_s)
