@@ -82,28 +82,37 @@ def _largest(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[st
 
 
 def plot_comparison(found: Mapping[str, Any], path: Path, *, change: str, currency: str) -> None:
-    """Draws money, share within the SLO and p99, before and after, of all requests and of each group.
+    """Draws money, share within the SLO, p99 and refusals, before and after, of all requests and of each group.
 
     Raises:
         EdgeburstError: matplotlib is missing, or the file cannot be written.
     """
     rows = list(_rows(found))
-    figure = new_figure("--plot", width_in=11, height_in=2.5 + 0.35 * len(rows))
+    figure = new_figure("--plot", width_in=12, height_in=2.5 + 0.35 * len(rows))
     figure.suptitle(f"as configured, and with {change}")
-    panels = figure.subplots(1, 3, sharey=True)
-    shown = (("cost_cny", f"money, {currency}", 1.0), ("within_slo", "within SLO, %", 100.0), ("p99_s", "p99, s", 1.0))
+    panels = figure.subplots(1, 4, sharey=True)
+    shown = (
+        ("cost_cny", f"money, {currency}", 1.0),
+        ("within_slo", "within SLO, %", 100.0),
+        ("p99_s", "p99, s", 1.0),
+        ("refused", "refused", 1.0),
+    )
     for axes, (name, label, factor) in zip(panels, shown, strict=True):
+        any_shown = False
         for offset, key in ((-0.2, "configured"), (0.2, "changed")):
             values = [((pair[key] or {}).get(name) or 0.0) * factor for _, pair in rows]
+            any_shown = any_shown or any(values)
             axes.barh([at + offset for at in range(len(rows))], values, height=0.38, label=key)
         axes.set(xlabel=label)
         axes.grid(axis="x", alpha=0.3)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlim(0.0, axes.get_xlim()[1] if any_shown else 1.0)
         if name == "within_slo":
             least = min([(pair[key] or {}).get(name) or 0.0 for _, pair in rows for key in ("configured", "changed")])
             axes.set_xlim(max(0.0, 100.0 * least - 3.0), 100.2)
     panels[0].set_yticks(range(len(rows)), [name for name, _ in rows])
     panels[0].invert_yaxis()
-    panels[-1].legend(loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="upper right", ncols=2)
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
