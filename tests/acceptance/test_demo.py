@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 170
 SHORT = ("--time-scale", "0.05", "--rates", "20,130,30", "--provisioned", "2", "--seed", "5")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S + 5)]
+# With the other demo on one worker: both measure time, and share the machine already.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(LIMIT_S + 5)]
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:

@@ -18,7 +18,7 @@ LIMIT_S = 300
 # How much a tenant within its share keeps in time depends on what else the machine does.
 ON_A_QUIET_MACHINE = "the tenant within its share keeps"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S + 10)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo"), pytest.mark.timeout(LIMIT_S + 10)]
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
