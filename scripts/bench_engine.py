@@ -1,22 +1,34 @@
 """Measures what the engine costs a request with 64, 1,000 and 4,000 requests waiting, here and in another checkout.
 
     python -m scripts.bench_engine [--case NAME]... [--against CHECKOUT] [--json FILE]
+    python -m scripts.bench_engine --slots 16
 
 Microseconds of processor time (the lowest of five parts, and of three alternating runs of two checkouts), and calls
 of functions written in Python, which depend on neither the machine nor its load. The last two columns are the ratios
 of the largest queue to the smallest. The time under the load of whole scenarios, without a queue of a fixed length, is
 measured by `python -m scripts.evaluate --suite engine --against CHECKOUT`.
+
+With --slots the engine simulates an edge that serves so many batches at once, and one of one batch, at the same load of
+each, in turns: the medians of five runs.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from scheduler.domain.messages import Command, Message
+from scheduler.engine import Engine
+from scheduler.simulator.shell import Simulation
+from scheduler.simulator.world import make_backends, make_requests
 from scheduler.terminal import counted
+from scripts.command_hash import scenarios, workload
 from scripts.support.script import run_script
 from scripts.support.steady_queue import CASES, SIZES
 
@@ -25,6 +37,11 @@ DRIVER = ROOT / "scripts" / "support" / "steady_queue.py"
 ALTERNATIONS = 3
 ASKED = 3.0
 """Ratio of the largest queue to the smallest that is allowed."""
+SLOTS_AT = ("near saturation", "overload")
+"""Scenarios of `scripts.command_hash` in which slots are measured."""
+TURNS = 5
+REQUESTS = 3_200
+"""Of each run with slots."""
 
 Costs = Mapping[int, tuple[float, float]]
 """By number of waiting requests: microseconds and calls a request."""
@@ -36,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", action="append", choices=tuple(CASES), metavar="NAME", help="one of several; all")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure this checkout too, alternately")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    parser.add_argument("--slots", type=int, metavar="K", help="an edge of K batches at once beside one of one batch")
     options = parser.parse_args(arguments)
+    if options.slots is not None:
+        if not 2 <= options.slots <= 64:
+            parser.error("--slots must be from 2 to 64")
+        return by_slots(options.slots)
     checkouts = {"here": ROOT} if options.against is None else {"here": ROOT, "there": options.against.resolve()}
     found: dict[str, dict[str, Costs]] = {}
     print(f"{'case':34} {'':5} " + " ".join(f"{f'{n:,} waiting':>20}" for n in SIZES) + "   ratio: us  calls")
@@ -55,6 +77,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2))
     return 0
+
+
+class TimedEngine:
+    """An engine of which the processor time is measured."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Stores the engine."""
+        self._engine, self.seconds = engine, 0.0
+
+    def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
+        """Takes the messages of one moment and returns the commands to perform."""
+        began_s = time.process_time()
+        commands = self._engine.handle(messages, now_s)
+        self.seconds += time.process_time() - began_s
+        return commands
+
+    def next_wakeup_s(self) -> float | None:
+        """Returns the time of the next call if no message arrives earlier; None for never."""
+        began_s = time.process_time()
+        wakeup_s = self._engine.next_wakeup_s()
+        self.seconds += time.process_time() - began_s
+        return wakeup_s
+
+
+def by_slots(slots: int) -> int:
+    """Prints microseconds a request with so many slots beside those with one."""
+    print(f"{'load of each slot':20} {'1 slot':>10} {f'{slots} slots':>10}   ratio")
+    for name in SLOTS_AT:
+        runs: dict[int, list[float]] = {1: [], slots: []}
+        for _ in range(TURNS):
+            for count, found in runs.items():
+                found.append(slots_us(name, count))
+        one, several = (statistics.median(found) for found in runs.values())
+        print(f"{name:20} {one:7.1f} us {several:7.1f} us {several / one:7.2f}", flush=True)
+    return 0
+
+
+def slots_us(wanted: str, slots: int) -> float:
+    """Returns the engine's microseconds a request in a scenario whose edge serves so many batches at once."""
+    name, scenario, rate_rps = next(each for each in scenarios() if each[0] == wanted)
+    scenario = replace(scenario, edge_parallel=slots)
+    settings = scenario.engine_settings()
+    engine = TimedEngine(Engine(settings))
+    edge, functions = make_backends(scenario, settings)
+    requests = make_requests(scenario, workload(name, scenario, rate_rps * slots, requests=REQUESTS))
+    Simulation(engine=engine, requests=requests, edge=edge, functions=functions).run()
+    return 1e6 * engine.seconds / len(requests)
 
 
 def measured(case: str, checkout: Path) -> Costs:

@@ -18,6 +18,7 @@ from scheduler.domain.messages import Command, Message, RequestArrived
 from scheduler.engine import Engine
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import make_backends, make_requests
+from scripts import bench_engine
 from scripts.command_hash import scenarios, workload
 from scripts.support.steady_queue import CASES, SteadyQueue, calls_a_request, counted_calls
 
@@ -146,3 +147,17 @@ def test_sixteen_slots_take_little_more_than_one(name: str) -> None:
     """At the same load each. Which slot comes next is found without asking all of them."""
     one, sixteen = calls_in_simulation(name), calls_in_simulation(name, parallel=16)
     assert sixteen <= SLOTS_RATIO * one, f"{sixteen:.1f} calls a request, {one:.1f} with one slot"
+
+
+def test_slots_are_measured_beside_one_slot(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_engine, "REQUESTS", 100)
+    monkeypatch.setattr(bench_engine, "TURNS", 1)
+    assert bench_engine.main(["--slots", "2"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "2 slots" in head
+    assert [row[:20].strip() for row in rows] == list(bench_engine.SLOTS_AT)
+    assert all(float(row.split()[-1]) > 0.0 for row in rows)
+    with pytest.raises(SystemExit):
+        bench_engine.main(["--slots", "1"])
