@@ -273,7 +273,8 @@ class Estimates:
         if batch.backend is Backend.EDGE:
             name = batch.place.name
             if (service := model.edges.get(name)) is not None:
-                now_s, others_s = batch.sent_at_s + report.elapsed_s, report.others_s
+                now_s = batch.sent_at_s + report.elapsed_s
+                others_s = report.others_s if report.queue_s else report.queue_s
                 change = service.update(batch.items, report.elapsed_s, others_s=others_s, now_s=now_s)
                 if change is not None:
                     several = len(self._settings.edges) > 1

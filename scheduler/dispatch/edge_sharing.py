@@ -35,7 +35,7 @@ class EdgeSharing:
             clear: whether no other own batch may have been before it.
         """
         others_s = None
-        if report.queue_s is not None and batch.backend is Backend.EDGE:
+        if report.queue_s and batch.backend is Backend.EDGE:
             if left := self.unclear.get(batch.place.name, 0):
                 self.unclear[batch.place.name] = left - 1
             elif clear:

@@ -108,7 +108,7 @@ class BatchReport:
     queue_s: float | None = None
     """Seconds for which it waited there for the device, as an edge server reports them."""
     others_s: float | None = None
-    """Those of them behind batches of other daemons that share the edge server."""
+    """Those of them behind batches of other daemons that share the edge server; None where `queue_s` is 0."""
     beside_s: float | None = None
     """Seconds of it in which the edge's device could serve another batch: its way there and back, and its decoding."""
     billed_duration_s: float | None = None

@@ -157,19 +157,19 @@ class EdgeService:
 
     def predict_all_s(self, max_batch: int) -> list[float]:
         """Returns the median seconds for batches of 1, 2, ... `max_batch` items, faster than one by one."""
-        services_s = self._service.predict_all_s(max_batch)
-        return [self._with_wait_s(service_s) for service_s in services_s] if self.shared else services_s
+        if not self.shared:
+            return self._whole.predict_all_s(max_batch)
+        return [self._with_wait_s(service_s) for service_s in self._service.predict_all_s(max_batch)]
 
     def _with_wait_s(self, service_s: float) -> float:
         return self._apart.with_wait_s(service_s) if self._apart is not None and self.shared else service_s
 
     def log_factors(self) -> list[float]:
         """Returns the logarithm of prediction over latency model by band of sizes, and how much the wait adds."""
-        factors = self._service.log_factors()
         if not self.shared:
-            return [*factors, 0.0]
+            return [*self._whole.log_factors(), 0.0]
         service_s = self._service.predict_s(1)
-        return [*factors, math.log(self._with_wait_s(service_s) / service_s)]
+        return [*self._service.log_factors(), math.log(self._with_wait_s(service_s) / service_s)]
 
     def quantile_factor(self, percentile: float) -> float:
         """Returns the factor on `predict_s` within which a batch stays with a given probability, in (0, 1)."""
@@ -197,13 +197,14 @@ class EdgeService:
         """
         if not (math.isfinite(observed_s) and observed_s > 0.0):
             return None
-        of_whole_s, of_service = self._whole.predict_s(items), None
+        of_service = None
         if self._apart is None and others_s is not None and others_s > BEGIN_SHARE * observed_s:
             self._apart = _Apart(copy.deepcopy(self._whole), grows=self._grows)
         if (apart := self._apart) is not None:
             if others_s is None:
                 apart.unsaid += 1
             elif others_s < observed_s:
+                of_whole_s = self._whole.predict_s(items)
                 of_service = apart.update(items, observed_s, others_s, of_whole_s=of_whole_s, now_s=now_s)
         before = self._whole.lessons
         change = self._whole.update(items, observed_s)

@@ -174,7 +174,7 @@ class SteadyQueue:
     def _send(self, batch: Batch) -> None:
         took_s = max(0.0, batch.predicted_finish_s - self.now_s)
         service_s = batch.predicted_service_s
-        self._later(took_s, BatchFinished(batch.batch_id, BatchReport(took_s, service_s, service_s)))
+        self._later(took_s, BatchFinished(batch.batch_id, BatchReport(took_s, service_s)))
 
     def _later(self, seconds: float, message: Message) -> None:
         heapq.heappush(self.events, (self.now_s + seconds, next(self._ids), message))

@@ -17,7 +17,7 @@ def test_the_wait_for_own_batches_is_none_for_others(waited_s: float, queue_s: f
     report = BatchReport(elapsed_s=0.5, service_s=0.2, queue_s=queue_s)
     found = EdgeSharing().without_own_waits(BATCH, report, waited_s=waited_s, clear=True)
     assert found.elapsed_s == 0.5 - waited_s
-    assert found.others_s == max(0.0, queue_s - waited_s)
+    assert found.others_s == (max(0.0, queue_s - waited_s) if queue_s else None)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.BROKEN])
