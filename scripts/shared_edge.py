@@ -11,7 +11,6 @@ the largest distance, over all seeds, between the shares of their requests that 
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from scheduler.simulator.report import by_daemon
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson
+from scripts.support.script import run_script
 
 
 def cases() -> Iterator[tuple[str, Scenario, float]]:
@@ -85,4 +85,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script("shared_edge", main))
