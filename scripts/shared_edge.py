@@ -11,6 +11,7 @@ the largest distance, over all seeds, between the shares of their requests that 
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
