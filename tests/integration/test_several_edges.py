@@ -86,7 +86,7 @@ async def one(session: aiohttp.ClientSession, daemon: Running, model: str, numbe
         if response.status != 200:
             return False
         head = json.loads(body[: int(response.headers.get("Inference-Header-Content-Length", len(body)))])
-        named = head["parameters"]["edge"] in {edge.removeprefix("edge:") for edge in (*BOTH, "edge:new")}
+        named = head["parameters"]["edge"] in {edge.removeprefix("edge:") for edge in (*BOTH, "edge:new", "edge:box")}
         return named and np.array_equal(row_of(response, body), expected_row(picture))
 
 
