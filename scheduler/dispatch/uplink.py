@@ -134,7 +134,7 @@ class UplinkOccupancy:
             start_s = max(start_s, _freed_s(self.finishes_s.values(), missing, start_s))
         missing = self.in_pool[pool] + ahead + 1 - slots.max_in_pool
         if missing > 0:
-            ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == pool)
+            ours = [at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == pool]
             start_s = max(start_s, _freed_s(ours, missing, start_s))
         stalled_s = self.stalled_s(now_s, pool) if now_s > self.overdue_from_s and now_s > self.back_at_s else 0.0
         return start_s - now_s + stalled_s + self.idle_path_s(body_bytes)
