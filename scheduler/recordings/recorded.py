@@ -32,9 +32,9 @@ def read_recorded(path: Path, *, begin_s: float = -np.inf, end_s: float = np.inf
 
 def is_recording(path: Path) -> bool:
     """Returns whether a file begins as a recording does, or is a folder."""
-    if path.is_dir():
-        return True
     try:
+        if path.is_dir():
+            return True
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
@@ -51,12 +51,21 @@ def within(traffic: Traffic) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(path.glob(f"*{SUFFIX}"))
-        if not files:
-            raise RecordingError(f"{path} has no recording (*{SUFFIX}); name the folder of [record]")
-        return files
-    return [path]
+    try:
+        if not path.is_dir():
+            return [path]
+        # Unlike `glob`, this says so where the folder may not be read.
+        files = sorted(each for each in path.iterdir() if each.suffix == SUFFIX)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not files:
+        raise RecordingError(f"{path} has no recording (*{SUFFIX}); name the folder of [record]")
+    return files
+
+
+def _unreadable(path: Path, error: OSError) -> RecordingError:
+    mend = "; read it as the daemon's user, or a copy of it" if isinstance(error, PermissionError) else ""
+    return RecordingError(f"cannot read the recording {path}: {error.strerror or error}{mend}")
 
 
 def _read(path: Path) -> Traffic:
@@ -66,7 +75,7 @@ def _read(path: Path) -> Traffic:
         with path.open("rb") as file:
             blocks.extend(_sound(read_blocks(file), path, notes))
     except OSError as error:
-        raise RecordingError(f"cannot read the recording {path}: {error.strerror or error}") from None
+        raise _unreadable(path, error) from None
     return _traffic(blocks).noted(*notes)
 
 

@@ -111,12 +111,19 @@ def learned_memory(folder: Path | None) -> tuple[Memory, str]:
         EdgeburstError: the file cannot be read.
     """
     path = None if folder is None else folder / DATABASE
-    if path is None or not path.exists():
+    if path is None:
         return Memory(), ""
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)) as connection:
+        if not path.exists():
+            return Memory(), ""
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
             rows = connection.execute("SELECT name, version, fingerprint, content FROM parts").fetchall()
         return Memory({row[0]: Part(row[0], row[1], row[2], json.loads(row[3])) for row in rows}), str(path)
+    except OSError as error:
+        raise EdgeburstError(
+            f"what was learned cannot be read from {path} ({error.strerror}); be the daemon's user, or name a copy of"
+            " the folder as `state`"
+        ) from None
     except (sqlite3.Error, ValueError, RecursionError) as error:
         raise EdgeburstError(
             f"what was learned cannot be read from {path} ({error}); copy the folder while the daemon is stopped"

@@ -6,6 +6,7 @@ import importlib.util
 import ipaddress
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -42,11 +43,11 @@ def contradictions(config: Config) -> Found:
     if config.otel is not None and not _installed("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
         yield ("otel",), "[otel] needs OpenTelemetry's packages; install them: pip install 'edgeburst[otel]'"
     file = config.explain_file()
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
-        wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+    if file is not None and (_is_folder(file) or _is_folder(file.parent) is False):
+        wrong = f"{file} is a folder" if _is_folder(file) else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
     folder, record = config.record_folder(), config.record
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and _is_folder(folder) is False and folder.exists():
         yield ("record", "folder"), f"`folder` in [record] cannot be used: {folder} is a file; name a folder"
     if record.keep_bytes < 2 * record.max_bytes:
         yield (
@@ -77,6 +78,14 @@ def contradictions(config: Config) -> Found:
                 f"`default_priority` of model {model.name} must be at most its `priority_levels`,"
                 f" which is {model.priority_levels}",
             )
+
+
+def _is_folder(path: Path) -> bool | None:
+    """Returns whether a folder is there; None: this user may not look, as the daemon's own may."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return None
 
 
 def _installed(*packages: str) -> bool:
