@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.recordings.moments import LATEST_S
 
 MAGIC = b"edgeburst arrivals 1\n"
 SUFFIX = ".arrivals"
@@ -110,7 +111,7 @@ def _block(head: bytes, file: BinaryIO, at: int) -> Block:
         table = _table(columns, events)
     except (zlib.error, ValueError, TypeError, RecursionError):
         raise broken from None
-    if int(table["kind"].max()) >= len(kinds) or not bool(np.isfinite(table["clock_s"]).all()):
+    if int(table["kind"].max()) >= len(kinds) or not bool((np.abs(table["clock_s"] + ahead_s) < LATEST_S).all()):
         raise broken
     return Block(table, kinds, ahead_s)
 

@@ -1,6 +1,5 @@
 """Moments as people and traces write them: ISO 8601, or numbers of seconds, milli-, micro- or nanoseconds."""
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -14,6 +13,8 @@ _EPOCHS = (("ns", 1e17), ("us", 1e14), ("ms", 1e11))
 """Numbers from which a date since 1970 is in such a unit: before 1973 in it, and after the year 5000 in the next."""
 DATED_S = 3e8
 """Seconds from which a number is a date (1979) and not a time from a file's own zero."""
+LATEST_S = 253402300800.0
+"""The year 10000: what is later, or as long before 1970, is no time."""
 
 
 def iso_s(text: str) -> tuple[float, bool] | None:
@@ -53,7 +54,7 @@ def moment_s(text: str) -> tuple[float, str]:
     """Returns seconds since 1970, and in which zone they were read, in words; a date without one is this host's.
 
     Raises:
-        ValueError: the text is neither a date nor a number.
+        ValueError: the text is neither a date nor a number of seconds before the year 10000.
     """
     found = iso_s(text)
     if found is not None:
@@ -62,6 +63,7 @@ def moment_s(text: str) -> tuple[float, str]:
             return at_s, "UTC offset as given"
         return datetime.fromtimestamp(at_s, timezone.utc).replace(tzinfo=None).timestamp(), "local time"
     number = float(text)
-    if not math.isfinite(number):
+    at_s = number * UNITS_S[unit_of(number)]
+    if not abs(at_s) < LATEST_S:
         raise ValueError(text)
-    return number * UNITS_S[unit_of(number)], "seconds since 1970"
+    return at_s, "seconds since 1970"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scheduler.recordings.layout import Kind, RecordingError
-from scheduler.recordings.moments import DATED_S, UNITS_S, iso_s, unit_of
+from scheduler.recordings.moments import DATED_S, LATEST_S, UNITS_S, iso_s, unit_of
 from scheduler.recordings.traffic import MOST_REQUESTS, Seconds, Traffic, Whole, plain_traffic
 
 TIME_NAMES = frozenset(
@@ -253,13 +253,14 @@ def _times(table: Table, at: int, columns: Columns) -> tuple[Seconds, bool, str]
         note = "" if zoned else f"the dates of {table.path} name no zone and are read as UTC"
         return np.array([each[0] for each in found if each is not None]), True, note
     numbers = np.array([_number(text) for text in texts])
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+    suffix = name.lower().rpartition("_")[2]
+    largest = float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
+    unit = columns.unit or (suffix if table.named and suffix in UNITS_S else unit_of(largest))
+    times_s = numbers * UNITS_S[unit]
+    wrong = np.flatnonzero(~(np.abs(times_s) < LATEST_S))
     if len(wrong):
         row = int(wrong[0])
         raise table.error(row, f"{texts[row]!r} in column {name} is no time in seconds; correct or remove the line")
-    suffix = name.lower().rpartition("_")[2]
-    unit = columns.unit or (suffix if table.named and suffix in UNITS_S else unit_of(float(np.abs(numbers).max())))
-    times_s = numbers * UNITS_S[unit]
     return times_s, bool(times_s.min() > DATED_S), ""
 
 

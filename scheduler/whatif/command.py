@@ -118,6 +118,8 @@ def _flag(name: str) -> str:
 def _traffic(args: argparse.Namespace) -> tuple[Traffic, dict[str, Any]]:
     """Returns the requests between --from and --to, and what they are, for the report."""
     begin_s, end_s = _moment(args.begin, "--from", -np.inf), _moment(args.end, "--to", np.inf)
+    if begin_s >= end_s:
+        raise EdgeburstError("--from must be earlier than --to; change one of them")
     if args.recorded is not None:
         path, traffic = args.recorded, read_recorded(args.recorded, begin_s=begin_s, end_s=end_s)
     else:

@@ -138,6 +138,7 @@ def test_the_file_of_explain_gives_dates_kinds_and_cancellations_over_its_rotate
             "time,n\n1,x\nsoon,y\n",
             "trace.csv:3: 'soon' in column time is no time in seconds; correct or remove the line",
         ),
+        ("time\n1\n1e30\n", "trace.csv:3: '1e30' in column time is no time in seconds"),
         ("time\n2026-01-05\n2026-13-05\n", "trace.csv:3: '2026-13-05' in column time is no date, as the rows before"),
         ("time,x\n1,2\n3\n", "trace.csv:3: it has 1 columns and the first line 2; correct it"),
         ("time,items\n1,2\n2,0\n", "trace.csv:3: a request has at least one item; correct or remove the line"),
@@ -182,6 +183,7 @@ def test_moments_of_flags_are_dates_of_this_host_unless_they_name_a_zone(monkeyp
     finally:
         monkeypatch.undo()
         time.tzset()
-    with pytest.raises(ValueError, match="yesterday"):
-        moment_s("yesterday")
+    for text in ("yesterday", "1e30", "-1e300", "inf", "nan"):
+        with pytest.raises(ValueError, match=text):
+            moment_s(text)
     assert iso_s("2026-02-30") is None

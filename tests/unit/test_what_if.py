@@ -293,6 +293,8 @@ def test_provisioned_instances_never_end_and_others_do() -> None:
         (("--compare",), "--compare needs something that is changed: --slo-s, --changed or another flag"),
         (("--plot", "x.png"), "--plot draws a comparison; add --compare"),
         (("--from", "soon"), "--from must be a date like 2026-11-29T08:00 or seconds since 1970, not 'soon'"),
+        (("--from", "1e30"), "--from must be a date like 2026-11-29T08:00 or seconds since 1970, not '1e30'"),
+        (("--from", "2030-01-02", "--to", "2030-01-01"), "--from must be earlier than --to; change one of them"),
         (("--tiers", "gpu"), "--tiers names 'gpu', but the tiers are cpu, other"),
         (("--edge", "orin:1,1"), "--edge names 'orin', but the edge servers are main"),
         (("--edge-parallel", "0"), "--edge-parallel must be 1 to 64, not 0"),
