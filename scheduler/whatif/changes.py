@@ -39,9 +39,10 @@ def words(args: argparse.Namespace) -> str:
         *("slo_s", "budget", "policy", "function_price", "function_law", "function_max_batch", "function_noise"),
         *("bandwidth_mbytes_per_s", "bandwidth_log", "rtt_s", "edge", "edge_parallel", "edge_noise", "edge_decode_s"),
         *("edge_lan_s", "edge_ahead", "edge_fault", "function_fault", "cold_start_s", "rate_scale", "tiers"),
-        *("per_hour_cny", "per_day_cny", "changed"),
+        *("per_hour_cny", "per_day_cny", "changed", "function_noise_law"),
     )
-    return ", ".join(f"{name.replace('_', '-')} {_text(value)}" for name in named if (value := given(args, name)))
+    values = {name: given(args, name) for name in named}
+    return ", ".join(f"{name.replace('_', '-')} {_text(value)}" for name, value in values.items() if value is not None)
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import EngineSettings, ServiceClass
+from scheduler.plotting import require_plots
 from scheduler.recordings.layout import RecordingError
 from scheduler.recordings.moments import moment_s
 from scheduler.recordings.recorded import read_recorded, within
@@ -39,7 +40,7 @@ _ONLY_TRAFFIC = (
 )
 """Flags that mean something only with traffic that really came."""
 _FLAG_OF = {"begin": "--from", "end": "--to"}
-_DRAWN_ONLY = ("bound", "limit", "explain", "edge_parallel_learned")
+_DRAWN_ONLY = ("bound", "limit", "explain", "edge_parallel_learned", "edge_silent", "daemons")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -97,6 +98,8 @@ def _check(args: argparse.Namespace) -> None:
         raise EdgeburstError("--plot draws a comparison; add --compare")
     if args.compare and not words(args):
         raise EdgeburstError("--compare needs something that is changed: --slo-s, --changed or another flag")
+    if args.plot is not None:
+        require_plots("--plot")
 
 
 def _refuse(args: argparse.Namespace, names: Sequence[str], needed: str) -> None:
@@ -202,14 +205,15 @@ def _run(args: argparse.Namespace, traffic: Traffic, site: Site, *, scale: float
 
 def _compare(args: argparse.Namespace, before: Outcome, after: Outcome, about: Mapping[str, Any]) -> None:
     found, change = compared(before, after), words(args)
-    if args.plot is not None:
-        plot_comparison(found, args.plot, change=change, currency=before.currency)
     if args.json:
         print(json.dumps({**about, "change": change, "currency": before.currency, **found}))
-        return
-    _tell(about["notes"])
-    print(about["traffic"])
-    print_comparison(found, change=change, currency=before.currency)
+    else:
+        _tell(about["notes"])
+        print(about["traffic"])
+        print_comparison(found, change=change, currency=before.currency)
+    # Last: a file that cannot be written costs no figures.
+    if args.plot is not None:
+        plot_comparison(found, args.plot, change=change, currency=before.currency)
 
 
 def _tell(notes: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ describe the site.
 _FLAGS = (
     *("slo_s", "budget", "policy", "request_bytes", "function_law", "function_max_batch", "function_price"),
     *("function_noise", "function_noise_law", "rtt_s", "edge_parallel", "edge_noise", "edge_decode_s"),
-    *("edge_lan_s", "edge_ahead", "rate_scale", "unit_s", "think_s"),
+    *("edge_lan_s", "edge_ahead", "rate_scale", "unit_s", "think_s", "daemons"),
 )
 """Flags with a default that is not none."""
 

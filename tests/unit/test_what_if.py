@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -26,6 +27,7 @@ from scheduler.simulator.backends import ColdStarts, InstancePool
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import make_backends
+from scheduler.whatif import command as command_module
 from scheduler.whatif.site import configured_site
 
 BEGAN_S = 1_780_000_000.0
@@ -151,6 +153,33 @@ def test_a_comparison_runs_as_configured_and_as_changed_and_shows_both(
     shown = capsys.readouterr().out
     for words in ("as configured, and with slo-s 0.5", "class fast", "model resnet50", "tenant lab", "within"):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "change"),
+    [("--per-hour-cny", "0", "per-hour-cny 0"), ("--function-noise-law", "pareto:2", "function-noise-law 2")],
+)
+def test_whatever_is_changed_can_be_compared_a_zero_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, change: str
+) -> None:
+    recorded, config = record(tmp_path / "arrivals", seconds=1), configuration(tmp_path)
+    assert simulate(capsys, "--recorded", recorded, "--config", config, flag, value, "--compare")["change"] == change
+
+
+def test_a_plot_that_cannot_be_drawn_costs_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    recorded, config = record(tmp_path / "arrivals", seconds=1), configuration(tmp_path)
+    what = ("simulate", "--recorded", str(recorded), "--config", str(config), "--slo-s", "1", "--compare")
+    assert main([*what, "--plot", str(tmp_path / "none" / "if.png")]) == 2
+    told = capsys.readouterr()
+    assert "cannot draw the comparison" in told.err
+    assert "class fast" in told.out
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(command_module, "run_site", None)  # without matplotlib nothing is simulated in vain
+    assert main([*what, "--plot", str(tmp_path / "if.png")]) == 2
+    assert "--plot needs the extra `plots`" in capsys.readouterr().err
 
 
 CHANGES: Sequence[tuple[Sequence[object], str]] = (
@@ -289,6 +318,8 @@ def test_provisioned_instances_never_end_and_others_do() -> None:
         (("--trace", "x"), "--recorded and --trace both give the traffic; leave one of them out"),
         (("--poisson", "5"), "--poisson does not go with traffic that really came; leave it out"),
         (("--bound",), "--bound does not go with traffic that really came; leave it out"),
+        (("--daemons", "2"), "--daemons does not go with traffic that really came; leave it out"),
+        (("--edge-silent",), "--edge-silent does not go with traffic that really came; leave it out"),
         (("--time-column", "a"), "--time-column does not go with --recorded; leave it out"),
         (("--compare",), "--compare needs something that is changed: --slo-s, --changed or another flag"),
         (("--plot", "x.png"), "--plot draws a comparison; add --compare"),
