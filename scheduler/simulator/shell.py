@@ -39,7 +39,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend, Place, Request
 from scheduler.planner.site.plan import best_plan
-from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedEdges, SimulatedFunctions
+from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedEdges
 from scheduler.simulator.clients import Clients
 
 PLANNING_S = 0.005
@@ -49,6 +49,18 @@ TOLERANCE_S = 1e-9
 _MAX_IDLE_CALLS = 100_000
 _MOMENTS_A_LOOK = 256
 """Moments between two questions whether to go on: some milliseconds."""
+
+
+class Functions(Protocol):
+    """The functions as a simulation calls them: `SimulatedFunctions`, or several."""
+
+    def send(self, batch: Batch, *, now_s: float) -> Outcome:
+        """Returns the outcome of a batch sent at `now_s`."""
+        ...
+
+    def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
+        """Returns the time at which a probe ends, and its result."""
+        ...
 
 
 class SimulationError(EdgeburstError):
@@ -108,7 +120,7 @@ class Simulation:
         engine: EngineLike,
         requests: Sequence[Request],
         edge: SimulatedEdge | SimulatedEdges | None,
-        functions: SimulatedFunctions | None,
+        functions: Functions | None,
         keep_commands: bool = False,
         facts: Mapping[str, object] | None = None,
         clients: Clients | None = None,

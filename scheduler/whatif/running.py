@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 
 from scheduler.control import Control
+from scheduler.domain.batches import Batch
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.latency import FunctionTier
+from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 from scheduler.simulator.backends import InstancePool, SimulatedEdge, SimulatedEdges, SimulatedFunctions, drawn, noise
+from scheduler.simulator.backends import Outcome as BatchOutcome
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.report import Row, rows, summarise
-from scheduler.simulator.scenario import EdgeServer
+from scheduler.simulator.scenario import EdgeServer, Scenario
 from scheduler.simulator.shell import Journal, Simulation
 from scheduler.simulator.world import edge_generator, generators, make_simulation
 from scheduler.whatif.requests import Requests
@@ -64,9 +69,26 @@ def run_site(site: Site, requests: Requests) -> Outcome:
     return Outcome({**summary, "cancelled": len(journal.cancelled), **split}, all_rows, journal, currency)
 
 
+class ModelsFunctions:
+    """The functions of several models, whose tiers may have the same names: each has its own laws and instances."""
+
+    def __init__(self, of_models: Mapping[str, SimulatedFunctions]) -> None:
+        """Stores the functions of each model, at least one; they share the way."""
+        self._of_models = of_models
+
+    def send(self, batch: Batch, *, now_s: float) -> BatchOutcome:
+        """Returns the outcome of a batch sent at `now_s`."""
+        return self._of_models[batch.model].send(batch, now_s=now_s)
+
+    def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
+        """Returns the time at which a probe of the way ends, and its result."""
+        return next(iter(self._of_models.values())).probe(now_s=now_s)
+
+
 def _simulation(site: Site, requests: Requests) -> Simulation:
     scenario = site.scenario
     if scenario.policy != "edgeburst":
+        _check_tiers(scenario)
         return make_simulation(scenario, requests.requests)
     settings = site.engine_settings()
     engine = Engine(settings, Control(settings, None, site.memory))
@@ -77,6 +99,21 @@ def _simulation(site: Site, requests: Requests) -> Simulation:
         functions=_functions(site),
         give_ups=requests.give_ups,
     )
+
+
+def _check_tiers(scenario: Scenario) -> None:
+    """Checks that no two models have a tier of one name: other policies count instances by tier.
+
+    Raises:
+        EdgeburstError: two have.
+    """
+    tiers: dict[str, FunctionTier] = {}
+    for tier in (tier for model in scenario.served() for tier in model.tiers):
+        if tiers.setdefault(tier.name, tier) != tier:
+            raise EdgeburstError(
+                f"--policy {scenario.policy} needs tiers of unlike names, and {tier.name!r} is one of two models;"
+                " rename it in the configuration, or leave --policy out"
+            )
 
 
 def _edges(site: Site) -> SimulatedEdges | None:
@@ -103,25 +140,30 @@ def _edge_noise(site: Site, server: EdgeServer, rng: np.random.Generator) -> Ite
     return drawn(observed, rng) if observed else noise(server.noise, rng)
 
 
-def _functions(site: Site) -> SimulatedFunctions | None:
-    scenario = site.scenario
-    tiers = {tier.name: tier for model in scenario.served() for tier in model.tiers}
-    if not tiers:
-        return None
-    observed, rng = site.scatter, generators(scenario.seed)[3]
+def _functions(site: Site) -> ModelsFunctions | None:
+    scenario, observed = site.scenario, site.scatter
+    rng = generators(scenario.seed)[3]
     services = drawn(observed.functions, rng) if observed.functions else _function_noise(site, rng)
-    pools = {
-        name: InstancePool(scenario.cold_starts, concurrency=scenario.concurrency, provisioned=site.warm.get(name, 0))
-        for name in tiers
+    uplink, faults = Uplink(scenario.bandwidth, rtt_s=scenario.rtt_s), Faults(scenario.function_faults)
+    excess_s = drawn(observed.path_s, generators(scenario.seed)[6]) if observed.path_s else None
+    of_models = {
+        model.name: SimulatedFunctions(
+            tiers={tier.name: tier for tier in model.tiers},
+            uplink=uplink,
+            faults=faults,
+            noise=services,
+            pools={tier.name: _pool(site, model.name, tier.name) for tier in model.tiers},
+            excess_s=excess_s,
+        )
+        for model in scenario.served()
+        if model.tiers
     }
-    return SimulatedFunctions(
-        tiers=tiers,
-        uplink=Uplink(scenario.bandwidth, rtt_s=scenario.rtt_s),
-        faults=Faults(scenario.function_faults),
-        noise=services,
-        pools=pools,
-        excess_s=drawn(observed.path_s, generators(scenario.seed)[6]) if observed.path_s else None,
-    )
+    return ModelsFunctions(of_models) if of_models else None
+
+
+def _pool(site: Site, model: str, tier: str) -> InstancePool:
+    scenario, warm = site.scenario, site.warm.get((model, tier), 0)
+    return InstancePool(scenario.cold_starts, concurrency=scenario.concurrency, provisioned=warm)
 
 
 def _function_noise(site: Site, rng: np.random.Generator) -> Iterator[float]:

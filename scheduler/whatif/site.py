@@ -61,7 +61,7 @@ class Site:
         settings: what the engine is told; None: the scenario's own.
         memory: what a daemon knew, for the engine to begin with.
         reserve_s: part of each deadline that the daemon keeps for its own work.
-        warm: instances by tier that never end.
+        warm: instances by model and tier that never end.
         scatter: what was observed of the places, which is drawn from; empty: the scenario's sigmas.
         notes: sentences about where the laws come from.
     """
@@ -70,7 +70,7 @@ class Site:
     settings: EngineSettings | None = None
     memory: Memory = Memory()
     reserve_s: float = 0.0
-    warm: Mapping[str, int] = field(default_factory=dict)
+    warm: Mapping[tuple[str, str], int] = field(default_factory=dict)
     scatter: Observed = field(default_factory=Observed)
     notes: tuple[str, ...] = ()
 
@@ -100,8 +100,8 @@ def configured_site(config: Config, *, request_bytes: int, seed: int) -> Site:
     memory, where = learned_memory(config.state_folder())
     scenario = _scenario(settings, request_bytes=request_bytes, seed=seed)
     site = Site(scenario, settings, memory, config.daemon.answer_reserve_s)
-    site = replace(site, warm={tier.name: tier.provisioned for model in settings.models for tier in model.tiers})
-    return with_learned_laws(site, where)
+    warm = {(model.name, tier.name): tier.provisioned for model in settings.models for tier in model.tiers}
+    return with_learned_laws(replace(site, warm=warm), where)
 
 
 def learned_memory(folder: Path | None) -> tuple[Memory, str]:
@@ -200,7 +200,7 @@ def with_learned_laws(site: Site, where: str) -> Site:
         site,
         scenario=_learned_scenario(site.scenario, known),
         scatter=_observed(known),
-        warm={name: max(count, _always_warm(known, name)) for name, count in site.warm.items()},
+        warm={at: max(count, _always_warm(known, *at)) for at, count in site.warm.items()},
         notes=(*site.notes, note),
     )
 
@@ -290,5 +290,6 @@ def _settled(window: object) -> tuple[float, ...]:
     return tuple(residuals[len(residuals) // LEARNING_PART :])
 
 
-def _always_warm(known: Estimates, tier: str) -> int:
-    return max((model.warm[tier].always_warm for model in known.models.values() if tier in model.warm), default=0)
+def _always_warm(known: Estimates, model: str, tier: str) -> int:
+    pools = known.models[model].warm
+    return pools[tier].always_warm if tier in pools else 0

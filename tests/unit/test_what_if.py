@@ -210,6 +210,22 @@ def test_each_flag_changes_what_it_names(
     assert simulate(capsys, *what)[figure] != simulate(capsys, *what, *flags)[figure]
 
 
+def test_tiers_of_two_models_with_one_name_have_each_its_own_price_and_law(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded, config = record(tmp_path / "arrivals", seconds=3, rps=200), configuration(tmp_path)
+    tier = '[[model.tier]]\nname = "{}"\nfunction = "other"\nprofile = "{}"\nmemory_gb = {}\n'
+    alone = config.read_text()
+    what = ("--recorded", recorded, "--config", config)
+    found = {}
+    for name in ("apart", "cpu"):
+        config.write_text(alone + tier.format(name, "fc-resnet50-1gb", 16))
+        found[name] = {**simulate(capsys, *what), "wall_s": 0.0}
+    assert found["apart"]["models"]["resnet50"]["function"] > 0
+    assert found["cpu"] == found["apart"]
+    assert "'cpu' is one of two models; rename it" in refusal(capsys, *what, "--policy", "function-only")
+
+
 def test_a_whole_other_configuration_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recorded, config = record(tmp_path / "arrivals", seconds=4, rps=200), configuration(tmp_path)
     capped = configuration(tmp_path, name="capped.toml", spend="per_hour = 0.0")
