@@ -141,7 +141,7 @@ def summarise(
     """
     requests, answered = len(journal.requests), len(journal.answered_by)
     latencies_s, within = _answers(journal)
-    sent = journal.batches
+    sent, counted = journal.batches, requests - len(journal.cancelled)
     backends = Counter([sent[batch_id].batch.backend for batch_id in journal.answered_by.values()])
     batches = Counter([one.batch.backend for one in sent.values() if not one.batch.warming])
     busy = busy_shares(journal, scenario)
@@ -149,9 +149,9 @@ def summarise(
         "policy": scenario.policy,
         "requests": requests,
         "answered": answered,
-        "refused": requests - answered - len(journal.cancelled),
+        "refused": counted - answered,
         "late": answered - within,
-        "within_slo": within / requests if requests else 1.0,
+        "within_slo": within / counted if counted else 1.0,
         "edge": backends[Backend.EDGE],
         "function": backends[Backend.FUNCTION],
         "edge_batches": batches[Backend.EDGE],
@@ -240,8 +240,12 @@ def busy_shares(journal: Journal, scenario: Scenario) -> dict[str, float]:
 
 
 def within_slo(journal: Journal) -> float:
-    """Returns the fraction of all requests that were answered in time; 1 if there were none."""
-    return _answers(journal)[1] / len(journal.requests) if journal.requests else 1.0
+    """Returns the fraction of the requests that were answered in time; 1 if there were none.
+
+    Those whose clients gave up do not count, as in a daemon.
+    """
+    counted = len(journal.requests) - len(journal.cancelled)
+    return _answers(journal)[1] / counted if counted else 1.0
 
 
 def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:

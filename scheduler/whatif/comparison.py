@@ -21,7 +21,7 @@ _WORDS = {"classes": "class", "models": "model", "tenants": "tenant"}
 
 def compared(before: Outcome, after: Outcome) -> dict[str, Any]:
     """Returns figures of all requests and of each group, before and after."""
-    whole = {"": {"configured": figures(before.rows), "changed": figures(after.rows)}}
+    whole = {"configured": _whole(before), "changed": _whole(after)}
     split = {
         name: {
             each: {"configured": before.summary[name].get(each), "changed": after.summary[name].get(each)}
@@ -29,7 +29,12 @@ def compared(before: Outcome, after: Outcome) -> dict[str, Any]:
         }
         for name in GROUPS
     }
-    return {"all": whole[""], **split}
+    return {"all": whole, **split}
+
+
+def _whole(outcome: Outcome) -> dict[str, Any]:
+    """Returns the figures of all requests, with what no request's answer paid: calls in vain, and those that warm."""
+    return {**figures(outcome.rows), "cost_cny": outcome.summary["cost_cny"]}
 
 
 def print_comparison(found: Mapping[str, Any], *, change: str, currency: str) -> None:

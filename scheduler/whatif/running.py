@@ -179,14 +179,18 @@ def by_group(all_rows: Iterable[Row], of: Callable[[Row], str]) -> dict[str, dic
 
 
 def figures(group: Iterable[Row]) -> dict[str, Any]:
-    """Returns the figures of some requests; a share or percentile without requests is None."""
+    """Returns the figures of some requests; a share or percentile without requests is None.
+
+    Requests whose clients gave up do not count for the share, as in a daemon. Money is of batches that answered.
+    """
     members = list(group)
     answered = [row for row in members if row.outcome == "answered"]
+    counted = [row for row in members if row.outcome != "cancelled"]
     latencies_s = [row.latency_s for row in answered]
     return {
         "requests": len(members),
-        "within_slo": sum(row.within_slo for row in members) / len(members) if members else None,
-        "refused": sum(row.outcome not in ("answered", "cancelled") for row in members),
+        "within_slo": sum(row.within_slo for row in counted) / len(counted) if counted else None,
+        "refused": len(counted) - len(answered),
         "p99_s": float(np.quantile(latencies_s, 0.99)) if latencies_s else None,
         "function": sum(row.backend == Backend.FUNCTION.value for row in answered),
         "cost_cny": math.fsum(row.cost for row in members),

@@ -19,12 +19,10 @@ from scheduler.daemon.recording.files import RecordingFolder
 from scheduler.daemon.recording.recorder import Recorder
 from scheduler.daemon.state.store import Store
 from scheduler.domain.messages import RequestArrived
-from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
 from scheduler.recordings.layout import EVENT, MAGIC, Kind, packed_block
-from scheduler.simulator.backends import ColdStarts, InstancePool
-from scheduler.simulator.scenario import Scenario, SimulatedClass
+from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import make_backends
 from scheduler.whatif import command as command_module
@@ -300,32 +298,6 @@ def test_a_state_folder_that_is_damaged_is_one_sentence(tmp_path: Path, capsys: 
     recorded, config = record(tmp_path / "arrivals", seconds=1), configuration(tmp_path, state='state = "kept"')
     said = refusal(capsys, "--recorded", recorded, "--config", config)
     assert said.startswith(f"what was learned cannot be read from {tmp_path}/kept/state.sqlite3 (")
-
-
-def test_a_client_that_gives_up_is_neither_answered_nor_refused() -> None:
-    scenario = Scenario(classes=(SimulatedClass(ServiceClass(slo_s=5.0)),))
-    requests = [Request(n, "simulated", 0.001 * n, 5.0 + 0.001 * n) for n in range(1, 41)]
-    edge, functions = make_backends(scenario, scenario.engine_settings())
-    journal = Simulation(
-        engine=Engine(scenario.engine_settings()),
-        requests=requests,
-        edge=edge,
-        functions=functions,
-        give_ups=[(0.05, 40), (0.0500001, 1), (90.0, 2)],
-    ).run()
-    assert {1, 40} >= journal.cancelled >= {40}
-    assert journal.ended_at_s[40] == 0.05
-    assert not journal.cancelled & (set(journal.answered_by) | set(journal.refusals))
-    assert len(journal.answered_by) + len(journal.cancelled) == 40
-
-
-def test_provisioned_instances_never_end_and_others_do() -> None:
-    pool = InstancePool(ColdStarts(start_s=3.0, idle_s=10.0), provisioned=1)
-    assert pool.start_s(100.0) == 0.0
-    pool.release(101.0)
-    assert pool.start_s(100.5) == 3.0
-    pool.release(104.0)
-    assert pool.start_s(500.0) == 0.0
 
 
 @pytest.mark.parametrize(
