@@ -20,14 +20,20 @@ def read_recorded(path: Path, *, begin_s: float = -np.inf, end_s: float = np.inf
     Raises:
         RecordingError: there is no recording there, a file is none, or no request came in that time.
     """
-    parts = [_read(each) for each in _files(path)]
-    whole = joined(parts)
-    if not len(whole):
+    notes: list[str] = []
+    parts: list[Traffic] = []
+    ends: list[Traffic] = []
+    for file in _files(path):
+        part = _read(file, notes)
+        # Of what is not asked for only the first and the last request are kept: a folder may hold more than the memory.
+        ends.append(part.at(np.arange(len(part))[:: max(1, len(part) - 1)]))
+        if len(found := part.between(begin_s, end_s)):
+            parts.append(found)
+    if parts:
+        return joined(parts).noted(*notes)
+    if not any(map(len, ends)):
         raise RecordingError(f"{path} has no request; let the daemon serve some, and stop or wait for 5 s")
-    found = whole.between(begin_s, end_s)
-    if not len(found):
-        raise RecordingError(f"{path} has no request in that time; {within(whole)}")
-    return found
+    raise RecordingError(f"{path} has no request in that time; {within(joined(ends))}")
 
 
 def is_recording(path: Path) -> bool:
@@ -68,15 +74,15 @@ def _unreadable(path: Path, error: OSError) -> RecordingError:
     return RecordingError(f"cannot read the recording {path}: {error.strerror or error}{mend}")
 
 
-def _read(path: Path) -> Traffic:
+def _read(path: Path, notes: list[str]) -> Traffic:
+    """Returns the requests of a file; adds to the notes where it is damaged."""
     blocks: list[Block] = []
-    notes: list[str] = []
     try:
         with path.open("rb") as file:
             blocks.extend(_sound(read_blocks(file), path, notes))
     except OSError as error:
         raise _unreadable(path, error) from None
-    return _traffic(blocks).noted(*notes)
+    return _traffic(blocks)
 
 
 def _sound(blocks: Iterator[Block], path: Path, notes: list[str]) -> Iterator[Block]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from scheduler.domain.plans import EngineSettings, ModelSettings
 from scheduler.domain.requests import Request
 from scheduler.recordings.layout import Kind, RecordingError
@@ -54,7 +56,8 @@ def make_requests(
     Raises:
         RecordingError: the traffic has a model or a class that is not configured.
     """
-    known = [_known(kind, settings) for kind in traffic.kinds]
+    # Kinds that only came at another time need not be configured.
+    known = {int(index): _known(traffic.kinds[index], settings) for index in np.unique(traffic.kind)}
     first_s = float(traffic.times_s[0])
     times_s = (START_S + (traffic.times_s - first_s) / rate_scale).tolist()
     requests, give_ups, cut = [], [], 0

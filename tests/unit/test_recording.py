@@ -28,6 +28,7 @@ from scheduler.daemon.recording.recorder import Recorder
 from scheduler.domain.messages import RequestArrived, RequestCancelled, SettingsChanged
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Request
+from scheduler.recordings import traffic as traffic_module
 from scheduler.recordings.layout import EVENT, MAGIC, Kind, RecordingError, packed_block
 from scheduler.recordings.recorded import is_recording, read_recorded
 from scheduler.recordings.traffic import joined
@@ -347,3 +348,20 @@ def test_recordings_of_unlike_kinds_are_joined_by_time(tmp_path: Path) -> None:
     whole = joined(parts)
     assert (whole.times_s - WALL_S).tolist() == [0.0, 1.0, 2.0, 3.0]
     assert [whole.kinds[index].tenant for index in whole.kind] == ["b", "a", "both", "both"]
+
+
+def test_a_time_is_chosen_from_a_folder_of_more_requests_than_can_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(3):
+        world = World(tmp_path)
+        world.now_s = DAY_S * day
+        world.arrive(*(a_request(number, DAY_S * day + number) for number in range(1, 5)))
+        world.write()
+    monkeypatch.setattr(traffic_module, "MOST_REQUESTS", 10)
+    with pytest.raises(RecordingError, match="more than 10 requests; choose fewer with --from and --to"):
+        read_recorded(tmp_path)
+    found = read_recorded(tmp_path, begin_s=WALL_S + 3, end_s=WALL_S + DAY_S + 3)
+    assert (found.times_s - WALL_S).tolist() == [3.0, 4.0, DAY_S + 1, DAY_S + 2]
+    with pytest.raises(RecordingError, match=r"came from 2026-05-28T20:26:41Z to 2026-05-30T20:26:44Z"):
+        read_recorded(tmp_path, begin_s=WALL_S + 3 * DAY_S)

@@ -2,15 +2,21 @@
 
 from typing import Any
 
+import numpy as np
+import pytest
+
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
+from scheduler.recordings.layout import Kind, RecordingError
+from scheduler.recordings.traffic import plain_traffic
 from scheduler.simulator.backends import ColdStarts, InstancePool
 from scheduler.simulator.report import Row, rows, summarise, within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.shell import Journal, Simulation
 from scheduler.simulator.world import make_backends
 from scheduler.whatif.comparison import compared
+from scheduler.whatif.requests import make_requests
 from scheduler.whatif.running import GROUPS, Outcome, figures
 
 
@@ -51,3 +57,13 @@ def test_provisioned_instances_never_end_and_others_do() -> None:
     assert pool.start_s(100.5) == 3.0
     pool.release(104.0)
     assert pool.start_s(500.0) == 0.0
+
+
+def test_what_came_at_another_time_need_not_be_configured() -> None:
+    scenario = Scenario(classes=(SimulatedClass(ServiceClass(slo_s=5.0)),))
+    kinds = (Kind("gone", "", "", 0), Kind("simulated", "", "", 0))
+    whole = plain_traffic(np.array([0.0, 10.0]), dated=False, kinds=kinds, kind=np.array([0, 1]))
+    found = make_requests(whole.between(5.0, 20.0), scenario.engine_settings(), reserve_s=0.0, request_bytes=1)
+    assert [request.model for request in found.requests] == ["simulated"]
+    with pytest.raises(RecordingError, match="model 'gone', which is not configured"):
+        make_requests(whole, scenario.engine_settings(), reserve_s=0.0, request_bytes=1)
