@@ -221,9 +221,11 @@ def _time_column(table: Table, columns: Columns) -> int:
     """
     known = ", ".join(table.names)
     if columns.time is not None:
-        if columns.time not in table.names:
-            raise RecordingError(f"{table.path} has no column {columns.time!r}, only {known}; name one of them")
-        return table.names.index(columns.time)
+        if columns.time in table.names:
+            return table.names.index(columns.time)
+        if columns.time.isdecimal() and 1 <= int(columns.time) <= len(table.names):
+            return int(columns.time) - 1
+        raise RecordingError(f"{table.path} has no column {columns.time!r}, only {known}; name one of them")
     by_name = [at for at, name in enumerate(table.names) if table.named and name.lower() in TIME_NAMES]
     first = table.rows[0]
     dates = [at for at, cell in enumerate(first) if iso_s(cell) is not None]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scheduler.recordings.layout import Kind, RecordingError
-from scheduler.recordings.moments import iso_s
+from scheduler.recordings.layout import LARGEST, Kind, RecordingError
+from scheduler.recordings.moments import LATEST_S, iso_s
 from scheduler.recordings.recorded import is_recording, read_recorded
 from scheduler.recordings.tables import Columns, Table, minutes_from, of_minutes, of_rows, read_table
 from scheduler.recordings.traffic import Traffic, plain_traffic
@@ -114,7 +114,7 @@ def _explained(file: Path, line: int, values: Mapping[str, Any]) -> _Explained:
         decisions, arrived_s = values["decisions"], float(values["arrived_at_s"])
         kind = Kind(str(values["model"]), str(values["class_name"]), str(values["tenant"]), int(values["priority"]))
         cancelled = values["outcome"] == CANCELLED and values["ended_at_s"] is not None
-        return _Explained(
+        found = _Explained(
             arrived_s,
             None if moment is None or not decisions else moment[0] - float(decisions[0]["at_s"]),
             kind,
@@ -122,8 +122,13 @@ def _explained(file: Path, line: int, values: Mapping[str, Any]) -> _Explained:
             int(values["items"]),
             float(values["ended_at_s"]) - arrived_s if cancelled else math.nan,
         )
-    except (KeyError, TypeError, ValueError) as error:
+        if not (0 <= found.body_bytes <= LARGEST and 1 <= found.items <= LARGEST):
+            raise ValueError("body_bytes or items is out of range")
+        if not abs(arrived_s + (found.ahead_s or 0.0)) < LATEST_S:
+            raise ValueError("arrived_at_s is no time")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordingError(f"{file}:{line}: this is no explanation of a request ({error})") from None
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:

@@ -1,6 +1,7 @@
 """Traces of other programs as traffic: what is read, and which doubtful files are refused with line and reason."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +158,37 @@ def test_every_doubtful_file_is_refused_with_line_and_reason(tmp_path: Path, tex
     assert sentence in refusal(tmp_path, text)
 
 
+EXPLAINED = {
+    **{"model": "m", "class_name": "c", "tenant": "", "priority": 1, "outcome": "answered", "ended_at_s": 2.0},
+    **{"arrived_at_s": 1.0, "first_decided_at": "", "decisions": [], "body_bytes": 5, "items": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("arrived_at_s", math.nan, "arrived_at_s is no time"),
+        ("arrived_at_s", 1e30, "arrived_at_s is no time"),
+        ("body_bytes", math.inf, "cannot convert float infinity to integer"),
+        ("body_bytes", 10**30, "body_bytes or items is out of range"),
+        ("items", 0, "body_bytes or items is out of range"),
+    ],
+)
+def test_an_explanation_with_numbers_of_no_request_is_refused(
+    tmp_path: Path, name: str, value: float, reason: str
+) -> None:
+    assert len(read(tmp_path, json.dumps(EXPLAINED))) == 1
+    said = refusal(tmp_path, json.dumps({**EXPLAINED, name: value}))
+    assert said == f"trace.csv:1: this is no explanation of a request ({reason})"
+
+
 def test_a_column_that_is_named_decides_and_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
     text = "a,b\n1,20\n2,30\n"
     assert read(tmp_path, text, columns=Columns(time="b")).times_s.tolist() == [20, 30]
-    assert read(tmp_path, "1,20\n2,30\n", columns=Columns(time="2")).times_s.tolist() == [20, 30]
+    for table in ("1,20\n2,30\n", text):
+        assert read(tmp_path, table, columns=Columns(time="2")).times_s.tolist() == [20, 30]
+    for number in ("0", "3"):
+        assert f"trace.csv has no column '{number}'" in refusal(tmp_path, text, columns=Columns(time=number))
     assert read(tmp_path, text, columns=Columns(time="b", unit="ms")).times_s.tolist() == [0.02, 0.03]
     assert refusal(tmp_path, text, columns=Columns(time="c")) == (
         "trace.csv has no column 'c', only a, b; name one of them"
