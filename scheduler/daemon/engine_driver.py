@@ -15,7 +15,7 @@ Perform = Callable[[Sequence[Message], Sequence[Command], float], None]
 """Takes the messages of one engine call, the commands that the engine returned, and the time of the call."""
 
 Hear = Callable[[Sequence[Message], float], None]
-"""Takes the messages of one engine call and its time; an exception of it is a bug."""
+"""Takes the messages of one engine call and its time; one that raises, which is a bug, hears nothing more."""
 
 
 class EngineDriver:
@@ -76,7 +76,12 @@ class EngineDriver:
         now_s = self._engine_at_s = max(self._engine_at_s, self._clock())
         try:
             for hear in self.hearers:
-                hear(inbox, now_s)
+                try:
+                    hear(inbox, now_s)
+                except Exception:
+                    # Requests are answered without it.
+                    _logger.exception("hearer_bug")
+                    self.hearers = [each for each in self.hearers if each is not hear]
             self._perform(inbox, self._engine.handle(inbox, now_s), now_s)
             self._arm(self._engine.next_wakeup_s())
         except Exception as error:

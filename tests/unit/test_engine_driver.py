@@ -124,3 +124,21 @@ def test_a_bug_in_the_engine_is_reported_and_not_raised_into_the_loop() -> None:
     d = driven(script, explode)
     assert [type(error) for error in d.failures] == [ZeroDivisionError]
     assert d.performed == []
+
+
+@pytest.mark.provokes_fault
+def test_a_part_that_fails_to_hear_hears_nothing_more_and_the_engine_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[int] = []
+
+    def broken(messages: Sequence[Message], now_s: float) -> None:
+        raise KeyError("a bug")
+
+    async def script(d: Driven) -> None:
+        d.driver.hearers += [broken, lambda messages, now_s: heard.append(len(messages))]
+        for request_id in range(3):
+            d.driver.post(RequestCancelled(request_id))
+            await asyncio.sleep(1.0)
+
+    d = driven(script)
+    assert (len(d.performed), d.failures, heard) == (3, [], [1, 1, 1])
+    assert [record.message for record in caplog.records] == ["hearer_bug"]

@@ -265,6 +265,22 @@ def test_the_kernels_own_limit_of_a_file_is_a_full_disk(tmp_path: Path) -> None:
     assert (len(found), found.notes) == (1, ())
 
 
+@pytest.mark.provokes_fault
+def test_a_bug_in_writing_costs_arrivals_and_the_task_that_writes_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    monkeypatch.setattr(recorder_module, "packed_block", None)
+    world.arrive(a_request(1, 1.0))
+    world.write()
+    assert "an internal error, which is in the log" in world.recorder.failure
+    monkeypatch.undo()
+    world.arrive(a_request(2, 2.0))
+    world.write()
+    assert ((read_recorded(tmp_path).times_s - WALL_S).tolist(), world.recorder.lost) == ([2.0], 1)
+    assert [record.message for record in caplog.records] == ["record_bug", "record_failed"]
+
+
 def test_while_the_disk_hangs_memory_is_bounded_and_what_is_lost_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Request
 from scheduler.recordings.layout import EVENT, LARGEST, MOST_KINDS, Kind, packed_block
 
+_logger = logging.getLogger("edgeburst")
+
 WRITE_EVERY_S = 5.0
 MOST_WAITING = 250_000
 """Events that wait for the disk, 28 bytes each; what comes while there are so many is lost, and counted."""
@@ -125,7 +127,12 @@ class Recorder:
                 await self._threads.run(partial(_append, folder, events, kinds, ahead_s))
             except OSError as error:
                 self.lost += len(events)
-                self._failed(folder.folder, error)
+                self._failed(folder.folder, error.strerror or str(error))
+                return
+            except Exception:  # a bug costs arrivals, too, and no request
+                self.lost += len(events)
+                _logger.exception("record_bug")
+                self._failed(folder.folder, "an internal error, which is in the log")
                 return
             self.written += len(events)
             self._works()
@@ -145,10 +152,10 @@ class Recorder:
         folder = str(self._folder.folder)
         return {"folder": folder, "written": self.written, "lost": self.lost, "failure": self.failure}
 
-    def _failed(self, folder: Path, error: OSError) -> None:
+    def _failed(self, folder: Path, why: str) -> None:
         if not self.failure:
             self.failure = (
-                f"arrivals cannot be recorded in {folder} ({error.strerror or error}); requests are"
+                f"arrivals cannot be recorded in {folder} ({why}); requests are"
                 " answered all the same; make room on the disk, make the folder writable, or leave [record] out"
             )
             log(logging.WARNING, "record_failed", message=self.failure)
