@@ -30,7 +30,7 @@ from scheduler.whatif.changes import changed_site, words
 from scheduler.whatif.comparison import compared, plot_comparison, print_comparison
 from scheduler.whatif.flags import add_flags, given, mark_defaults
 from scheduler.whatif.requests import make_requests
-from scheduler.whatif.running import Outcome, run_site
+from scheduler.whatif.running import Outcome, currency_of, run_site
 from scheduler.whatif.site import Site, configured_site
 
 _OTHER_SOURCES = ("arrivals", "rates", "map", "poisson", "clients")
@@ -160,6 +160,12 @@ def _sites(args: argparse.Namespace, traffic: Traffic) -> tuple[Site, Site]:
         return site, site
     configured = _configured(args, load_config(args.config, os.environ))
     other = configured if args.changed is None else _configured(args, load_config(args.changed, os.environ))
+    before, after = currency_of(configured), currency_of(other)
+    if args.compare and before and after and before != after:
+        raise EdgeburstError(
+            f"{args.config} has prices in {before} and {args.changed} in {after}, so their money cannot be compared;"
+            " name price sheets of one currency, or leave --compare out"
+        )
     return configured, changed_site(other, args)
 
 
@@ -200,7 +206,7 @@ def _run(args: argparse.Namespace, traffic: Traffic, site: Site, *, scale: float
         rate_scale=1.0 if scale is None else float(scale),
     )
     outcome = run_site(site, requests)
-    return replace(outcome, notes=requests.notes)
+    return replace(outcome, notes=(*requests.notes, *outcome.notes))
 
 
 def _compare(args: argparse.Namespace, before: Outcome, after: Outcome, about: Mapping[str, Any]) -> None:

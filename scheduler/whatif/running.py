@@ -34,6 +34,10 @@ GROUPS: Mapping[str, Callable[[Row], str]] = {
     "tenants": lambda row: row.tenant,
 }
 """What figures are split by."""
+_LEFT_OUT = (
+    "the policy {policy} knows no caps and no tenants' shares, answers clients that gave up, and is simulated without"
+    " provisioned instances; services scatter as a fit says"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,16 @@ def run_site(site: Site, requests: Requests) -> Outcome:
     # Tenants are those that requests name, whatever is configured.
     summary = summarise(journal, replace(site.scenario, tenants=()), wall_s=wall_s)
     split = {name: by_group(all_rows, of) for name, of in GROUPS.items()}
+    policy = site.scenario.policy
+    notes = () if policy == "edgeburst" else (_LEFT_OUT.format(policy=policy),)
+    summary = {**summary, "cancelled": len(journal.cancelled), **split}
+    return Outcome(summary, all_rows, journal, currency_of(site) or "CNY", notes)
+
+
+def currency_of(site: Site) -> str:
+    """Returns the currency of a site's prices; empty without functions."""
     tiers = [tier for model in site.scenario.served() for tier in model.tiers]
-    currency = next((tier.price.currency for tier in tiers), "CNY")
-    return Outcome({**summary, "cancelled": len(journal.cancelled), **split}, all_rows, journal, currency)
+    return next((tier.price.currency for tier in tiers), "")
 
 
 class ModelsFunctions:

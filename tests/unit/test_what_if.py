@@ -231,6 +231,22 @@ def test_a_whole_other_configuration_can_be_compared(tmp_path: Path, capsys: pyt
     assert found["configured"]["function"] > 0 == found["changed"]["function"]
 
 
+def test_money_of_two_currencies_is_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded, config = record(tmp_path / "arrivals", seconds=1), configuration(tmp_path)
+    other = tmp_path / "dollars.toml"
+    other.write_text(config.read_text().replace("cny-gbs-2023", "aws-lambda-x86-usd"))
+    said = refusal(capsys, "--recorded", recorded, "--config", config, "--changed", other, "--compare")
+    assert said.startswith(f"{config} has prices in CNY and {other} in USD, so their money cannot be compared;")
+
+
+def test_what_another_policy_leaves_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, trace = configuration(tmp_path), tmp_path / "trace.csv"
+    config.write_text(config.read_text().rpartition("[[model]]")[0].partition('[[model.class]]\nname = "slow"')[0])
+    trace.write_text("time\n0\n1\n")
+    found = simulate(capsys, "--trace", trace, "--config", config, "--policy", "edge-only")
+    assert "the policy edge-only knows no caps and no tenants' shares" in found["notes"][-1]
+
+
 def test_a_trace_of_times_without_a_configuration_is_the_same_workload_as_its_gaps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
