@@ -45,3 +45,4 @@ def _move(slot: EdgeSide, before: Sequence[int], after: Sequence[int]) -> None:
         for (_, new), batch in zip(moves, moved, strict=True):
             batches[new] = batch
             batch.full = False
+        lane.changes.count += 1

@@ -342,6 +342,7 @@ class ModelQueues:
             queued.enter(State.BISECTED)
         self.bisected[backend].append(half)
         self.any_bisected = True
+        self.changes.count += 1
 
     def next_half(self, backend: Backend) -> tuple[QueuedRequest, ...]:
         """Takes out the half that has waited longest for a backend; IndexError if there is none."""
