@@ -67,11 +67,13 @@ class Resting:
         gathering = [buffer for buffer in queues.buffers if buffer.queue.items]
         # A circuit that opens has all requests placed anew; one that closes need not.
         barred = gathering and not self.function.side.circuit.serves(queues.model.name)
+        changed = rest.seen != queues.changes.count
+        if changed:
+            self._grow(queues)
         if waits or barred or (queues.edge_later.items and self.edges.alone is None):
             rest.seen = -1
             return
-        if rest.seen != queues.changes.count:
-            self._grow(queues)
+        if changed:
             rest.next_until_s = self._next_until_s(queues, now_s)
         rest.gathers, rest.path = bool(gathering), self._path(now_s) if gathering else None
         rest.until_s = min([self._gathers_until_s(buffer, now_s) for buffer in gathering], default=math.inf)

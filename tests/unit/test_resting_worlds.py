@@ -10,8 +10,8 @@ from support.engine_world import BOTH, CAP, CLASSES, LIMITS, LOADED, SETTINGS, T
 
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.resting import Resting
-from scheduler.domain.batches import Batch, FailureKind
-from scheduler.domain.messages import Command, ModelBarred, ProbeMeasured, RequestArrived
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.messages import BatchFinished, Command, ModelBarred, ProbeMeasured, RequestArrived
 from scheduler.domain.plans import EdgeSettings, EngineSettings
 from scheduler.domain.requests import FUNCTIONS, Backend, Place, Request
 from scheduler.engine import Engine
@@ -153,3 +153,21 @@ def test_halves_of_a_refused_batch_wake_their_lane() -> None:
         assert engine.handle([], wakeup_s) == []
     assert wakeup_s == 0.5
     assert sorted(refused(engine.handle([], 0.5))) == [3, 4]
+
+
+def test_what_a_lane_with_deferred_requests_sends_is_not_counted_among_what_waits_there_next() -> None:
+    """Its next batch grows anew, and puts off a less urgent lane that was looked at just after the send."""
+
+    def arrivals(model: str, at_s: float, deadline_s: float, *ids: int, name: str = "default") -> list[RequestArrived]:
+        return [RequestArrived(Request(i, model, at_s, deadline_s, class_name=name)) for i in ids]
+
+    engine = Engine(EngineSettings(NO_FUNCTIONS))
+    (first,) = sent(engine.handle(arrivals("m2", 0.0, 1.0, 1), 0.0))
+    deferred = arrivals("m1", 0.01, 3.9, 12, name="patient")
+    engine.handle([*arrivals("m1", 0.01, 0.4, *range(2, 12)), *deferred], 0.01)
+    back = BatchFinished(first.batch_id, BatchReport(0.054, service_s=0.05))
+    (batch,) = sent(engine.handle([back, *arrivals("m0", 0.054, 0.415, 50)], 0.054))
+    assert batch.request_ids == tuple(range(2, 12))
+    told = refused(engine.handle(arrivals("m1", 0.06, 0.41, *range(100, 114)), 0.06))
+    assert engine._queues["m1"].next_batches[0].items == 12
+    assert list(told) == [50]
