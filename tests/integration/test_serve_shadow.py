@@ -24,7 +24,7 @@ ONE_BY_ONE = 20
 def shadow_of(config: Path, *changes: tuple[str, str]) -> Path:
     """Writes the live configuration with these texts replaced, with an SLO of its own."""
     text = config.read_text(encoding="utf-8")
-    for before, after in (("slo_s = 4.0\n[[model.class]]", "slo_s = 8.0\n[[model.class]]"), *changes):
+    for before, after in (("slo_s = 20.0\n[[model.class]]", "slo_s = 40.0\n[[model.class]]"), *changes):
         assert before in text
         text = text.replace(before, after)
     path = config.parent / "what-if.toml"
@@ -74,7 +74,7 @@ def test_a_shadow_is_shown_beside_the_live_figures_and_sends_and_spends_nothing(
             tmp_path,
             edge=edge.url,
             functions=functions.said["port"],
-            slo_s=4.0,
+            slo_s=20.0,
             spend="per_hour = 50.0",
             tenants="",
         )
@@ -117,7 +117,7 @@ def test_a_shadow_is_shown_beside_the_live_figures_and_sends_and_spends_nothing(
 
 def test_a_bad_file_leaves_the_daemon_without_a_shadow_until_a_reload(tmp_path: Path) -> None:
     with stub_edge_process() as edge:
-        config = write_config(tmp_path, edge=edge.url, functions=1, slo_s=4.0, tenants="")
+        config = write_config(tmp_path, edge=edge.url, functions=1, slo_s=20.0, tenants="")
         bad = shadow_of(config, ('name = "1gb"', 'name = "1gb"\nmemory = 3'))
         with daemon_process(config, environ=stub_fc.KEYS, options=("--shadow", str(bad))) as daemon:
             told = shadow(daemon)
