@@ -63,7 +63,7 @@ def tell_alternatives(console: Console, summary: Mapping[str, Any]) -> None:
     """Prints what happened beside what other policies would have done."""
     table = Table(title="what it saves", title_justify="left", show_edge=False)
     for number, head in enumerate(alternatives.HEADS):
-        table.add_column(head, justify="right" if number else "left")
+        table.add_column(head, justify="right" if number else "left", no_wrap=not number)
     for texts in report.alternative_rows(summary):
         table.add_row(*texts)
     console.print(table)

@@ -19,7 +19,6 @@ QUESTIONS = {
     "3 by what, in full": ("spent", ["Since the start, by", "calls", "1gb"]),
     "4 how much did the split save?": ("money", [r"Saved against functions alone\s+[\d.]+"]),
     # When it reopens: test_page.py, where it is reached.
-    # When it reopens: test_page.py, where it is reached.
     "5 how much of the cap is left, when does it reopen?": ("money", [r"[\d.]+ left\s+of [\d.]+"]),
     "6 which backend is sick, since when, why?": ("attention", [r"edge is not used since \d\d:\d\d:\d\d: \S+"]),
     "6 and the others": ("places", [r"used since \d\d:\d\d"]),
@@ -54,8 +53,10 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageWorld]:
     folder: Path = tmp_path_factory.mktemp("questions")
+    # More than can be in time; of one class it is answered late, of the other refused.
+    late = 'slo_s = 0.9\nlate = "serve"'
     with (
-        page_world(folder, slo_s=0.9, alpha_s=0.4, spend="per_hour = 0.5") as running,
+        page_world(folder, slo_s=0.9, alpha_s=0.4, spend="per_hour = 0.5", archive=late) as running,
         traffic(running.daemon.url, 25.0),
     ):
         yield running

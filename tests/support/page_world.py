@@ -44,7 +44,7 @@ name = "interactive"
 slo_s = {slo_s}
 [[model.class]]
 name = "archive"
-slo_s = 4.0
+{archive}
 percentile = 0.9
 [[model.tier]]
 name = "1gb"
@@ -244,13 +244,14 @@ def write_config(
     slo_s: float = 1.0,
     spend: str = "",
     tenants: str = TENANTS,
+    archive: str = "slo_s = 4.0",
     name: str = "edgeburst.toml",
 ) -> Path:
     """Writes a daemon's configuration."""
     (folder / "state").mkdir(exist_ok=True)
     path = folder / name
     values = {"edge": edge, "functions": functions, "port": port, "slo_s": slo_s, "spend": spend, "tenants": tenants}
-    path.write_text(CONFIG.format(**values), encoding="utf-8")
+    path.write_text(CONFIG.format(archive=archive, **values), encoding="utf-8")
     return path
 
 
@@ -261,6 +262,7 @@ def page_world(
     slo_s: float = 1.0,
     spend: str = "per_hour = 50.0",
     tenants: str = TENANTS,
+    archive: str = "slo_s = 4.0",
     alpha_s: float = 0.045,
     beta_s: float = 0.009,
     environ: Mapping[str, str] | None = None,
@@ -270,7 +272,13 @@ def page_world(
     delays = ("--alpha-s", str(alpha_s), "--beta-s", str(beta_s))
     with Child("functions") as functions, stub_edge_process(*delays) as edge:
         config = write_config(
-            folder, edge=edge.url, functions=functions.said["port"], slo_s=slo_s, spend=spend, tenants=tenants
+            folder,
+            edge=edge.url,
+            functions=functions.said["port"],
+            slo_s=slo_s,
+            spend=spend,
+            tenants=tenants,
+            archive=archive,
         )
         options: tuple[str, ...] = ()
         if shadow_slo_s is not None:
