@@ -104,9 +104,19 @@ class Progress:
     def erase(self) -> None:
         """Takes the line from the screen, until it is drawn again."""
         with self._lock:
-            if self._drawn:
-                _write(_ERASE)
-                self._drawn = False
+            self._erase()
+
+    def print_beside(self, text: str, stdout: TextIO) -> None:
+        """Writes to stdout, which is the same terminal, where the line was."""
+        with self._lock:
+            self._erase()
+            stdout.write(text)
+            stdout.flush()
+
+    def _erase(self) -> None:
+        if self._drawn:
+            _write(_ERASE)
+            self._drawn = False
 
     def _draw(self, elapsed_s: float) -> None:
         # One less: some terminals begin a new line after the last column.
@@ -130,14 +140,25 @@ class Progress:
 
 
 class _Beside:
-    """Stdout on the terminal on which progress is shown: its line is erased before anything is written."""
+    """Stdout on the terminal on which progress is shown, whose line is erased before anything is written.
+
+    `print` writes piece by piece, and progress may be drawn between two: what is no whole line yet is kept back.
+    """
 
     def __init__(self, stdout: TextIO, work: Progress) -> None:
-        self._stdout, self._work = stdout, work
+        self._stdout, self._work, self._kept = stdout, work, ""
 
     def write(self, text: str) -> int:
-        self._work.erase()
-        return self._stdout.write(text)
+        whole, newline, self._kept = (self._kept + text).rpartition("\n")
+        if newline:
+            self._work.print_beside(whole + newline, self._stdout)
+        return len(text)
+
+    def flush(self) -> None:
+        text, self._kept = self._kept, ""
+        if text:
+            self._work.print_beside(text, self._stdout)
+        self._stdout.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stdout, name)
@@ -181,12 +202,15 @@ def progress(what: str, total: float | None = None, unit: str = "", *, shown: bo
     # A thread draws: work that is long in one step is seen to go on, and counting costs nothing.
     drawing = threading.Thread(target=work._follow, args=(ended,), name="progress", daemon=True)  # noqa: SLF001
     drawing.start()
+    beside = cast("TextIO", _Beside(sys.stdout, work)) if sys.stdout.isatty() else None
     try:
-        with redirect_stdout(cast("TextIO", _Beside(sys.stdout, work))) if sys.stdout.isatty() else nullcontext():
+        with redirect_stdout(beside) if beside else nullcontext():
             yield work
     finally:
         ended.set()
         drawing.join()
+        if beside:
+            beside.flush()
         work.erase()
         _shown.remove(work)
 

@@ -292,6 +292,7 @@ def test_the_planners_page_leads_from_applications_to_functions(walk: Walk, fc: 
     assert json.loads((walk.folder / "plan.json").read_text())["groups"]
 
 
+@pytest.mark.slow
 def test_the_edge_servers_page_starts_each_variant_and_measures_it(walk: Walk) -> None:
     walk.names |= random_weights(walk.folder)
     shutil.copytree(ROOT / "models" / "shipped" / "digits", walk.folder / "my-models" / "detector")

@@ -65,6 +65,7 @@ def settled(daemon: Running) -> Callable[[], bool]:
     return ended
 
 
+@pytest.mark.slow
 def test_a_shadow_is_shown_beside_the_live_figures_and_sends_and_spends_nothing(tmp_path: Path) -> None:
     with (
         Child("functions") as functions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -24,7 +25,16 @@ from scheduler.doctor import command as doctor
 from scheduler.doctor.rows import Row, ok
 from scheduler.domain.errors import EdgeburstError
 from scheduler.program_options import EVERYWHERE, take_everywhere
-from scheduler.terminal import Progress, be_quiet, first_interrupt, note, progress, progress_console, shows_progress
+from scheduler.terminal import (
+    Progress,
+    _Beside,
+    be_quiet,
+    first_interrupt,
+    note,
+    progress,
+    progress_console,
+    shows_progress,
+)
 from scripts.support.script import run_script
 from serverless_fn.__main__ import main as function_main
 from serverless_fn.local_fc.__main__ import main as local_fc_main
@@ -251,6 +261,20 @@ def test_the_first_interrupt_is_noted_and_the_second_raises() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_progress_that_is_drawn_within_a_line_does_not_cut_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    work = Progress("rows")
+    beside = _Beside(screen, work)
+    for piece in ("row", " ", "1", "\n", "left over"):
+        work._draw(1.0)
+        beside.write(piece)
+    work._draw(2.0)
+    beside.flush()
+    shown = [line.rpartition("\x1b[2K")[2].strip("\r") for line in screen.getvalue().split("\n")]
+    assert shown == ["row 1", "left over"]
 
 
 def test_a_script_has_the_exit_statuses_and_options_of_the_command(
