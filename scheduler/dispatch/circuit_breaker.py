@@ -44,6 +44,8 @@ class Circuit:
     pause_s: float = 0.0
     probe_at_s: float | None = None
     """When open: the time of the next probe. None: closed."""
+    opened_at_s: float = -math.inf
+    """When it was last opened, or found to be open still."""
     unproven_since_s: float = math.inf
     """When a probe closed it, if no batch has been answered since: the first failure of one sent later opens it again.
     Infinity: one has been answered."""
@@ -154,18 +156,21 @@ class Circuit:
     def probe_failed(self, now_s: float, asked_at_s: float | None = None) -> None:
         """Notes a probe without an answer. The next pause began with it: the wait for its answer was one.
 
+        Of probes that were under way together only the first to fail makes the pause longer: they tell of one outage.
+
         Args:
             now_s: the present.
             asked_at_s: when it was sent, where that is known; None: when the one was that was asked for here, if any.
         """
-        self._open(now_s)
         asked_at_s = self.asked_at_s if asked_at_s is None else asked_at_s
+        self._open(now_s, longer=self.closed or asked_at_s is None or asked_at_s >= self.opened_at_s)
         if asked_at_s is not None:
             self.probe_at_s = max(now_s, asked_at_s + self.pause_s)
 
-    def _open(self, now_s: float) -> None:
-        self.pause_s = min(max(self.first_pause_s, 2 * self.pause_s), self.longest_pause_s)
-        self.probe_at_s = now_s + self.pause_s
+    def _open(self, now_s: float, *, longer: bool = True) -> None:
+        if longer:
+            self.pause_s = min(max(self.first_pause_s, 2 * self.pause_s), self.longest_pause_s)
+        self.opened_at_s, self.probe_at_s = now_s, now_s + self.pause_s
 
 
 @dataclass(slots=True)
@@ -318,7 +323,7 @@ class Circuits:
             circuit.probe_succeeded(now_s)
             for name, own in circuit.of_model.items():
                 if name in probe.broken:
-                    own.probe_failed(now_s)
+                    own.probe_failed(now_s, asked_at_s)
                 elif name in asked and name not in probe.unasked:
                     own.probe_succeeded(now_s)
         for one in (circuit, *circuit.of_model.values()):

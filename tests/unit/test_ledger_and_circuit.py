@@ -275,3 +275,15 @@ def test_the_pause_after_each_of_two_probes_that_hang_begins_when_that_one_was_s
     circuits.probed(ProbeMeasured(Place.edge(), ok=False, asked_at_s=first_s), now_s=first_s + 0.1)
     circuits.probed(ProbeMeasured(Place.edge(), ok=False, asked_at_s=first_s + 0.1), now_s=first_s + 1.1)
     assert circuits.edge.probe_at_s == pytest.approx(first_s + 0.1 + circuits.edge.pause_s)
+
+
+def test_probes_that_were_under_way_together_make_the_pause_longer_once() -> None:
+    """As at a start: the edge is rehearsed while the engine asks it, too."""
+    it = circuit()
+    it.failed(FailureKind.UNREACHABLE, now_s=2.0, retry_after_s=None)
+    it.probe_failed(4.0, asked_at_s=2.5)
+    assert (it.pause_s, it.probe_at_s) == (2.0, 4.5)
+    it.probe_failed(5.0, asked_at_s=3.5)
+    assert (it.pause_s, it.probe_at_s) == (2.0, 5.5)
+    it.probe_failed(7.0, asked_at_s=5.5)
+    assert (it.pause_s, it.probe_at_s) == (4.0, 9.5)

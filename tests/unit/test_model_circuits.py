@@ -119,6 +119,17 @@ def test_the_only_model_of_an_edge_is_asked_as_often_as_the_edge() -> None:
     assert it.up() == {"edge_up": False, "function_up": True}
 
 
+def test_the_pause_of_a_model_whose_probe_hung_began_with_that_probe_too() -> None:
+    it = circuits(two_models())
+    edge = it.of(Place.edge())
+    failures(it, "a", Place.edge(), FailureKind.SERVER)
+    # Of two probes that are under way the second is back last: that the first has ended is no reason to wait anew.
+    for asked_at_s, now_s in ((1.0, 2.0), (1.5, 3.0)):
+        it.probed(ProbeMeasured(Place.edge(), ok=True, broken=("a",), asked_at_s=asked_at_s), now_s=now_s)
+    assert edge.of_model["a"].probe_at_s == max(3.0, 1.5 + edge.of_model["a"].pause_s)
+    assert edge.of_model["a"].pause_s == 2 * edge.of_model["a"].first_pause_s
+
+
 def test_an_edge_of_which_no_model_works_is_asked_as_often_as_one_with_a_single_model() -> None:
     it = circuits(two_models())
     for name in ("a", "b"):
