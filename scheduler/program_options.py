@@ -1,9 +1,10 @@
-"""Options that every program and sub-command understands: --version, --quiet, --no-color and --debug."""
+"""Options that every program and sub-command understands, and what several take their numbers by."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import os
 import traceback
 from collections.abc import Sequence
@@ -60,3 +61,18 @@ class ShowVersion(argparse.Action):
             version = "(not installed: run from a source tree)"
         print(f"{parser.prog} {version}")
         parser.exit(0)
+
+
+def positive(text: str) -> float:
+    """Returns a finite number above 0, as the type of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value

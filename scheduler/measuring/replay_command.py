@@ -24,6 +24,7 @@ from scheduler.measuring.replay_report import make_folder, request_row, summaris
 from scheduler.measuring.replay_table import print_summary
 from scheduler.measuring.schedule import Schedule, draw_tenants, make_workload
 from scheduler.measuring.tally import Tally, tally_progress
+from scheduler.program_options import positive
 from scheduler.workloads import PATTERNS, Workload
 
 _DESCRIPTION = """\
@@ -59,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8600", help="the server (default %(default)s)")
     parser.add_argument("--model", default="digits", help="the model (default %(default)s)")
     parser.add_argument(
-        "--slo-s", type=_positive, default=1.0, metavar="S", help="latency objective (default %(default)s)"
+        "--slo-s", type=positive, default=1.0, metavar="S", help="latency objective (default %(default)s)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the results to this folder")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -88,14 +89,14 @@ def _add_arrivals(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--rates", type=Path, metavar="FILE", help="requests per time unit (.csv, .txt)")
     source.add_argument("--pattern", choices=tuple(PATTERNS), help="random arrivals, drawn from --seed")
     group.add_argument(
-        "--unit-s", type=_positive, default=1.0, metavar="S", help="time unit of --rates (default %(default)s)"
+        "--unit-s", type=positive, default=1.0, metavar="S", help="time unit of --rates (default %(default)s)"
     )
-    group.add_argument("--rps", type=_positive, metavar="R", help="mean rate of --pattern, requests per second")
+    group.add_argument("--rps", type=positive, metavar="R", help="mean rate of --pattern, requests per second")
     group.add_argument(
-        "--rate-multiple", type=_positive, default=1.0, metavar="K", help="factor on the rate (default %(default)s)"
+        "--rate-multiple", type=positive, default=1.0, metavar="K", help="factor on the rate (default %(default)s)"
     )
     group.add_argument(
-        "--duration-s", "--length", type=_positive, metavar="S", help="length of a lap (default: the whole trace)"
+        "--duration-s", "--length", type=positive, metavar="S", help="length of a lap (default: the whole trace)"
     )
     group.add_argument("--laps", type=int, default=1, metavar="N", help="number of laps (default %(default)s)")
     group.add_argument("--gap-s", type=float, default=0.0, metavar="S", help="pause between laps (default %(default)s)")
@@ -109,22 +110,12 @@ def _add_payloads(parser: argparse.ArgumentParser) -> None:
     add_payload(source, group)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return value
-
-
-_positive.__name__ = "number"
-
-
 def _weight(text: str) -> tuple[str, float]:
     """Returns a tenant's name and weight."""
     name, equals, weight = text.rpartition("=")
     try:
-        return (name, _positive(weight)) if equals else (text, 1.0)
-    except ValueError:
+        return (name, positive(weight)) if equals else (text, 1.0)
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text} must be NAME or NAME=WEIGHT, as lab=3") from None
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from rich.console import Console
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.program_options import positive
 from scripts.demo.processes import Processes, child_environment, ignore_interrupts
 from scripts.demo.settings import EDGE_PROFILE, Settings
 from scripts.demo.stages import Demo
@@ -75,7 +76,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
     add("--emulate", choices=(EDGE_PROFILE, "none"), default=EDGE_PROFILE, help="(default %(default)s)")
     add("--out", type=Path, default=default.out, help="folder for all output files (default %(default)s)")
     add("--seed", type=int, default=default.seed, help="seed of arrivals and pictures (default %(default)s)")
-    add("--time-scale", type=_positive, default=1.0, metavar="X", help="factor on the 40 s of each phase")
+    add("--time-scale", type=positive, default=1.0, metavar="X", help="factor on the 40 s of each phase")
     add("--rates", type=_rates, default=default.rates_rps, metavar="R,R,R", help="requests/s of each phase (30,150,60)")
     add(
         "--provisioned",
@@ -99,18 +100,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
     )
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
-
-
 def _rates(text: str) -> tuple[float, ...]:
-    return tuple(_positive(word) for word in text.split(","))
+    return tuple(positive(word) for word in text.split(","))
 
 
 def _count(text: str) -> int:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.program_options import positive
 from scripts.demo.page import open_page
 from scripts.demo.processes import Processes, child_environment, ignore_interrupts
 from scripts.demo_failures.checklist import Check, Explained, brief, passes
@@ -89,20 +90,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     out = Path("out/demo-failures")
     add("--out", type=Path, default=out, help="folder for all output files (default %(default)s)")
-    add("--pace", type=_positive, default=1.0, metavar="X", help="factor on the seconds for which each state lasts")
+    add("--pace", type=positive, default=1.0, metavar="X", help="factor on the seconds for which each state lasts")
     add("--open", action="store_true", help="open the daemon's page in a browser, where there is one")
     add("--quiet", action="store_true", help="print the list at the end only")
     return parser.parse_args(argv)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
 
 
 def _played(given: argparse.Namespace, processes: Processes, console: Console) -> Generator[Seen, None, None]:

@@ -20,7 +20,7 @@ OTHER_USER = 65534
 
 @contextmanager
 def closed(folder: Path) -> Iterator[None]:
-    """Nobody but root may look into the folder, and this process is not root."""
+    """Only root may look into the folder, and this process is not root."""
     folder.chmod(0)
     root = os.geteuid() == 0
     if root:

@@ -1,4 +1,4 @@
-"""Plots need an extra: who asks for one without it is told in a sentence, before any work is done."""
+"""Plots need an extra: a command that is to draw one without it says so in a sentence, before any work is done."""
 
 from __future__ import annotations
 
