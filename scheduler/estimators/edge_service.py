@@ -132,6 +132,8 @@ class EdgeService:
         self._whole = whole
         self._grows = grows
         self._apart: _Apart | None = None
+        self._waits = 0.0
+        """Mean part of a batch's seconds that it waited for others, while that is not learned apart."""
         self.shared = False
         """Whether predictions are made by what the server reports of waits for others."""
         self.lessons = whole.lessons
@@ -198,8 +200,11 @@ class EdgeService:
         if not (math.isfinite(observed_s) and observed_s > 0.0):
             return None
         of_service = None
-        if self._apart is None and others_s is not None and others_s > BEGIN_SHARE * observed_s:
-            self._apart = _Apart(copy.deepcopy(self._whole), grows=self._grows)
+        if self._apart is None and others_s is not None:
+            # The mean: to begin takes a copy of all that is known, which a rare wait is not worth.
+            self._waits += WEIGHT * (others_s / observed_s - self._waits)
+            if self._waits > BEGIN_SHARE:
+                self._apart, self._waits = _Apart(copy.deepcopy(self._whole), grows=self._grows), 0.0
         if (apart := self._apart) is not None:
             if others_s is None:
                 apart.unsaid += 1

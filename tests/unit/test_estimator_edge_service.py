@@ -1,5 +1,6 @@
 """What is learned of an edge server that other daemons use as well: service and wait apart, only as far as it helps."""
 
+import copy
 import math
 from collections.abc import Iterator
 
@@ -127,3 +128,12 @@ def test_seconds_that_are_none_teach_nothing() -> None:
     assert edge.lessons == 0
     edge.update(4, 0.1, others_s=0.1, now_s=0.0)
     assert edge.predict_s(4) > 0.0
+
+
+def test_a_rare_short_wait_is_not_worth_a_copy_of_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[object] = []
+    monkeypatch.setattr(copy, "deepcopy", copied.append)
+    edge = fresh()
+    for number in range(200):
+        edge.update(6, 0.1, others_s=0.0 if number % 10 else 0.005, now_s=float(number))
+    assert not copied
