@@ -7,7 +7,7 @@ from typing import Protocol
 from scheduler.domain.plans import BufferPlan
 from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.domain.service_times import ServiceTimes
-from scheduler.domain.statistics import Pace
+from scheduler.domain.statistics import Pace, SharedEdge
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimates import Estimates
 from scheduler.estimators.warm_instances import WarmInstances
@@ -122,3 +122,13 @@ def paces(estimates: Estimates) -> tuple[Pace, ...]:
         for name, function in known.functions.items():
             found.append(Pace(model, str(Place.function(name)), function.times_profile, function.lessons))
     return tuple(found)
+
+
+def shared_edges(estimates: Estimates) -> tuple[SharedEdge, ...]:
+    """Returns where batches wait for those of other daemons."""
+    return tuple(
+        SharedEdge(model, name, wait.since_s, wait.observed_s, wait.learned_s, wait.trusted, wait.doubt)
+        for model, known in estimates.models.items()
+        for name, edge in known.edges.items()
+        if (wait := edge.others) is not None
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.beliefs import Beliefs, LearnedBeliefs, paces
+from scheduler.beliefs import Beliefs, LearnedBeliefs, paces, shared_edges
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
@@ -385,7 +385,8 @@ class Control:
         """Returns changes that were found, rates, and paces of places, as fields of the engine's statistics."""
         rates = {model: self.beliefs.recent_rps(model, now_s) for model in self._estimates.models}
         figures = {"rates_rps": rates, "rate_rps": sum(rates.values()), "paces": paces(self._estimates)}
-        return {**figures, "changes": self._changes.statistics()}
+        shared = shared_edges(self._estimates)
+        return {**figures, "changes": self._changes.statistics(), "shared_edges": shared}
 
     def _found(self, finding: Finding) -> None:
         """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""

@@ -278,8 +278,9 @@ class Engine:
         self._circuits.succeeded(sent.batch)
         if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
-        self._came_back(sent.batch, report, None, self._ledger.settle(message.batch_id, report), now_s)
         learned = self._edges.learn(sent.batch, report, now_s=now_s)
+        told = report if learned.others_s is None else replace(report, others_s=learned.others_s)
+        self._came_back(sent.batch, told, None, self._ledger.settle(message.batch_id, report), now_s)
         if not sent.batch.warming and self._control.learns_from(sent.batch, now_s):
             self._lessons.append((sent.batch, learned, now_s, self._outbox.open_since_s()))
         self._failures.came_back(sent, message.unusable, now_s=now_s)

@@ -346,7 +346,8 @@ class EdgeSide:
         """Sends a batch; the slot must take one now."""
         terms, items = queues.edges[self.edge], sum([q.request.items for q in members])
         times = terms.times or terms.known_times
-        service_s = times.median_s[min(items, times.max_batch)]
+        size = min(items, times.max_batch)
+        service_s = times.median_s[size]
         if why is WhyLeft.IDLE_EDGE and items >= terms.cap:
             why = WhyLeft.FULL
         finish_s = self.occupancy.finish_s(now_s=now_s, service_s=service_s)
@@ -361,6 +362,7 @@ class EdgeSide:
                 service_s=service_s,
                 give_up_at_s=min(max(finish_s, last_deadline_s), finish_s + patience_s) + patience_s,
                 why_left=why,
+                others_s=times.others_s(size),
             ),
         )
         self.tenants.charge(members, service_s)

@@ -37,6 +37,8 @@ class Sending(NamedTuple):
     """Expected (median) seconds of a cold start."""
     init_s: float = 0.0
     """Those of them that are billed."""
+    others_s: float = 0.0
+    """Of the expected service, the wait behind other daemons' batches."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Outbox:
             cold_risk=sending.cold_risk,
             predicted_start_s=sending.start_s,
             predicted_init_s=sending.init_s,
+            predicted_others_s=sending.others_s,
         )
         place = sending.place
         edge = place.name if place.backend is Backend.EDGE else EDGE_NAME

@@ -74,6 +74,8 @@ class Batch:
     """Expected (median) seconds of one, until the instance serves."""
     predicted_init_s: float = 0.0
     """Expected (median) seconds of them that are billed: those of the initializer. 0: nothing is known of starts."""
+    predicted_others_s: float = 0.0
+    """Of its predicted service, the seconds behind batches of other daemons that share the edge server."""
 
     @property
     def backend(self) -> Backend:

@@ -31,6 +31,13 @@ class ServiceTimes:
     """The same of the next service: wider while few have shown how they vary."""
     max_batch: int = 0
     """Largest batch in the tables."""
+    others: tuple[float, float] = (0.0, 0.0)
+    """Of a median: seconds of any batch that are the wait behind other daemons' batches, and the part that is."""
+
+    def others_s(self, items: int) -> float:
+        """Returns the part of the median that is the wait behind other daemons' batches at a shared edge server."""
+        median_s, (any_s, part) = self.median_s[items], self.others
+        return min(median_s, any_s + part * median_s)
 
     def largest_within(self, seconds: float, *, safe: bool) -> int:
         """Returns the largest batch that takes at most `seconds`; 0 if no batch does."""
@@ -46,7 +53,12 @@ class ServiceTimes:
 
 
 def service_times(
-    predicted_s: Iterable[float], *, margin: float, scatter: Scatter | None = None, forecast: Scatter | None = None
+    predicted_s: Iterable[float],
+    *,
+    margin: float,
+    scatter: Scatter | None = None,
+    forecast: Scatter | None = None,
+    others: tuple[float, float] = (0.0, 0.0),
 ) -> ServiceTimes:
     """Tabulates predictions for batches of 1, 2, ... items.
 
@@ -56,4 +68,5 @@ def service_times(
     median = tuple(accumulate(predicted_s, max, initial=0.0))
     safe = tuple([s * margin for s in median])
     scatter = Scatter(sigma=0.0) if scatter is None else scatter
-    return ServiceTimes(median, safe, margin, scatter, scatter if forecast is None else forecast, len(median) - 1)
+    forecast = scatter if forecast is None else forecast
+    return ServiceTimes(median, safe, margin, scatter, forecast, len(median) - 1, others)

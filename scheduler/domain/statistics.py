@@ -83,6 +83,39 @@ class EdgeStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedWait:
+    """The wait at an edge server behind batches of other daemons."""
+
+    since_s: float
+    """When one was first seen, since the others were last gone."""
+    observed_s: float
+    """Mean seconds of the latest batches, as the server reports them."""
+    learned_s: float
+    """Those that forecasts count with; 0 while there is a doubt."""
+    doubt: str
+    """Why forecasts do not count with the reports: "few-batches", "short-wait" or "predicts-worse"; empty: they do."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether forecasts count with what the server reports."""
+        return not self.doubt
+
+
+@dataclass(frozen=True, slots=True)
+class SharedEdge:
+    """An edge server at which batches of one model wait for those of other daemons."""
+
+    model: str
+    edge: str
+    since_s: float
+    observed_s: float
+    learned_s: float
+    trusted: bool
+    doubt: str
+    """All as in `SharedWait`."""
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetStatistics:
     """The SLO budget of one class."""
 
@@ -134,6 +167,8 @@ class EngineStatistics:
     """The largest batches that the edge takes, as far as it says or has shown."""
     edges: tuple[EdgeStatistics, ...] = ()
     """Each edge server, in the order of the settings."""
+    shared_edges: tuple[SharedEdge, ...] = ()
+    """Where batches wait for those of other daemons, by edge server and model; empty: nowhere."""
     models_up: tuple[ModelUp, ...] = ()
     """Where each model is believed to be answered."""
     caps: tuple[CapStatistics, ...] = ()

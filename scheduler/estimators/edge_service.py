@@ -12,6 +12,7 @@ import math
 from collections import deque
 
 from scheduler.domain.scatter import Scatter
+from scheduler.domain.statistics import SharedWait
 from scheduler.estimators.changepoint import Change
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
@@ -32,6 +33,8 @@ HALF_LIFE_S = 10.0
 gone when it is silent for as long."""
 STEP = 0.02
 """Part of a batch's seconds by which the wait must move before tables are made anew."""
+FEW_BATCHES, SHORT_WAIT, PREDICTS_WORSE = "few-batches", "short-wait", "predicts-worse"
+"""Why the reports do not decide: too few batches, too short a wait, or predictions by the reports were worse."""
 WINDOW = 512
 """Batches from which the scatter about the predictions is read, as for services."""
 
@@ -42,10 +45,11 @@ class _Apart:
     Args:
         service: what is known of the service so far.
         grows: see `EdgeService`.
+        since_s: when others were first seen.
     """
 
-    def __init__(self, service: ServiceTime, *, grows: bool) -> None:
-        self.service, self.grows = service, grows
+    def __init__(self, service: ServiceTime, *, grows: bool, since_s: float) -> None:
+        self.service, self.grows, self.since_s = service, grows, since_s
         self.batches = 0
         self.unsaid = 0
         """Batches since the last one of which the wait is known."""
@@ -63,8 +67,16 @@ class _Apart:
     @property
     def decides(self) -> bool:
         """Whether predictions are made by the reports."""
-        shared = self.wait_s >= BEGIN_SHARE * (self.wait_s + self.served_s)
-        return shared and self.batches >= FEWEST and self.error <= WORSE * self.error_of_whole
+        return not self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """Why predictions are not made by the reports; empty: they are."""
+        if self.batches < FEWEST:
+            return FEW_BATCHES
+        if self.wait_s < BEGIN_SHARE * (self.wait_s + self.served_s):
+            return SHORT_WAIT
+        return "" if self.error <= WORSE * self.error_of_whole else PREDICTS_WORSE
 
     @property
     def gone(self) -> bool:
@@ -145,6 +157,23 @@ class EdgeService:
         return self._apart.held_wait_s if self._apart is not None and self.shared else 0.0
 
     @property
+    def others(self) -> SharedWait | None:
+        """What is known of the wait for other daemons; None: none was seen, or they are gone."""
+        apart = self._apart
+        if apart is None:
+            return None
+        doubt = "" if self.shared else apart.doubt or FEW_BATCHES
+        return SharedWait(apart.since_s, apart.wait_s, self.wait_s, doubt)
+
+    @property
+    def wait_terms(self) -> tuple[float, float]:
+        """Seconds of a predicted batch that are such a wait at any size, and the part of it that grows with it."""
+        wait_s, apart = self.wait_s, self._apart
+        if apart is None or not (wait_s and apart.grows and apart.held_served_s):
+            return wait_s, 0.0
+        return 0.0, wait_s / (wait_s + apart.held_served_s)
+
+    @property
     def times_profile(self) -> float:
         """Seconds of a service over the profile's, without the model's error at single sizes."""
         return self._service.times_profile
@@ -204,7 +233,7 @@ class EdgeService:
             # The mean: to begin takes a copy of all that is known, which a rare wait is not worth.
             self._waits += WEIGHT * (others_s / observed_s - self._waits)
             if self._waits > BEGIN_SHARE:
-                self._apart, self._waits = _Apart(copy.deepcopy(self._whole), grows=self._grows), 0.0
+                self._apart, self._waits = self._begin(now_s), 0.0
         if (apart := self._apart) is not None:
             if others_s is None:
                 apart.unsaid += 1
@@ -221,6 +250,9 @@ class EdgeService:
                 self._apart = None
             self.shared = self._apart is not None and apart.decides
         return change if of_service is None else of_service
+
+    def _begin(self, now_s: float) -> _Apart:
+        return _Apart(copy.deepcopy(self._whole), grows=self._grows, since_s=now_s)
 
     def forgets(self, now_s: float) -> bool:
         """Forgets a part of the wait where no batch came back for long; returns whether predictions changed."""

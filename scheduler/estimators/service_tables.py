@@ -57,7 +57,8 @@ class TimesCache:
             self.made_at, self.log_factors = lessons, estimator.log_factors()
             predicted_s = [self.size_factor * seconds for seconds in estimator.predict_all_s(self.max_batch)]
             forecast = estimator.forecast() if self.forecasts else scatter
-            times = service_times(predicted_s, margin=margin, scatter=scatter, forecast=forecast)
+            others = estimator.wait_terms if isinstance(estimator, EdgeService) else (0.0, 0.0)
+            times = service_times(predicted_s, margin=margin, scatter=scatter, forecast=forecast, others=others)
             self.times = times
         return times
 

@@ -237,16 +237,24 @@ def _terms(explanation: Explanation, sending: Sending, units: _Units) -> Iterato
         yield "items in the batch", str(offer.items), str(batch.items)
     service_s = None if report is None else report.service_s
     elapsed_s = None if report is None else report.elapsed_s
-    path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+    # A forecast counts the wait for other daemons as a part of the service; an edge server reports it as none.
+    predicted_s = batch.predicted_service_s - batch.predicted_others_s
+    path_s = batch.predicted_finish_s - batch.sent_at_s - predicted_s
     actual_path_s = None if elapsed_s is None or service_s is None else elapsed_s - service_s
     yield "path there and back, waiting", _if_finite(path_s, _seconds), _if_finite(actual_path_s, _seconds)
     if batch.backend is Backend.EDGE and report is not None and (report.queue_s or path_s > MOMENT_S):
         yield "of it for the device", _if_finite(max(0.0, path_s), _seconds), _if_finite(report.queue_s, _seconds)
+        if batch.predicted_others_s or report.others_s:
+            yield (
+                "of it behind other daemons",
+                _seconds(batch.predicted_others_s),
+                _if_finite(report.others_s, _seconds),
+            )
     if batch.backend is Backend.FUNCTION:
         if report is not None:
             yield "of it round trip", "", _if_finite(report.rtt_s, _seconds)
         yield "cold start", "", _yes(None if report is None else report.cold_start)
-    yield "service", _seconds(batch.predicted_service_s), _if_finite(service_s, _seconds)
+    yield "service", _seconds(predicted_s), _if_finite(service_s, _seconds)
     yield "answer", units.clock(batch.predicted_finish_s), _if_finite(sending.settled_at_s, units.clock)
     yield "cost of the batch", units.money(batch.expected_cost), units.money(sending.cost)
 

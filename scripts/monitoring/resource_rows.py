@@ -220,6 +220,16 @@ PROCESSES = Row(
             description="As the edge servers themselves count: the job edgeburst-edge.",
         ),
         Panel(
+            "Edge server: wait behind other daemons",
+            "s",
+            (
+                Query(of("edgeburst_edge_others_wait_observed_seconds"), "{{instance}} {{edge}} {{model}}: observed"),
+                Query(of("edgeburst_edge_others_wait_seconds"), "{{instance}} {{edge}} {{model}}: in forecasts"),
+                Query(of("edgeburst_edge_shared"), "{{instance}} {{edge}} {{model}}: 1 while it is trusted"),
+            ),
+            description="Of a batch, where several daemons send to one edge server. No line: none waits for others.",
+        ),
+        Panel(
             "Release",
             "none",
             (Query(of("edgeburst_build_info", DAEMON), "{{instance}} {{version}}, Python {{python}}"),),

@@ -50,6 +50,8 @@ class Behaviour:
     """What it reports as `service_s`; None: the truth."""
     waited_s: float | str | None = None
     """What it reports as `queue_s`; None: nothing."""
+    says_waits: bool = False
+    """Whether it reports the truth as `queue_s`."""
 
 
 @dataclass
@@ -156,6 +158,8 @@ class StubEdge:
             counters.at_once -= 1
             counters.served += 1
             counters.queue_s += began_s - came_s
+            if behaviour.says_waits:
+                behaviour = replace(behaviour, waited_s=began_s - came_s)
             counters.compute_s += time.monotonic() - began_s
         self.answer(behaviour, request, path.split("/")[3], elements, service_s, writer)
         return True

@@ -44,9 +44,12 @@ HAPPENS_NOT = frozenset(
         "edgeburst_lender_up",
         "edgeburst_lender_failures_total",
         "edgeburst_lent",
+        "edgeburst_edge_shared",
+        "edgeburst_edge_others_wait_seconds",
+        "edgeburst_edge_others_wait_observed_seconds",
     }
 )
-"""What has no series as long as nothing is refused, throttled, learned or borrowed."""
+"""What has no series as long as nothing is refused, throttled, learned, borrowed or shared."""
 
 
 def alerts() -> dict[str, dict[str, Any]]:

@@ -215,6 +215,41 @@ def test_an_infeasible_plan_and_a_missing_edge_are_said_with_what_mends_them(chr
         assert "not used since" in opened.text("#places")
 
 
+def test_an_edge_that_other_daemons_use_too_says_since_when_and_how_long_batches_wait(
+    chromium: Any, tmp_path: Path
+) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    with page_world(tmp_path) as world, tab(chromium, world.daemon.url) as opened:
+        assert "other daemons" not in opened.text("#places")
+        requests.post(f"{world.edge.url}/control", json={"says_waits": True}, timeout=10)
+        config = write_config(beside, edge=world.edge.url, functions=world.functions.said["port"])
+        with (
+            daemon_process(config, environ=stub_fc.KEYS) as other,
+            traffic(other.url, 30.0),
+            traffic(world.daemon.url, 30.0),
+        ):
+            words = r"shared since \d\d:\d\d:\d\d digits: [\d.]+ ms observed, ([\d.]+ ms|not) counted with"
+            opened.until(f"/{words}/.test(document.getElementById('places').innerText)", "the wait for others")
+            status = requests.get(f"{world.daemon.url}/v1/status", timeout=10).json()
+            (shared,) = status["engine"]["shared_edges"]
+            assert (shared["edge"], shared["model"]) == ("main", "digits")
+            assert 0 < shared["observed_s"] < 1
+            metrics = requests.get(f"{world.daemon.url}/metrics", timeout=10).text
+            assert 'edgeburst_edge_shared{edge="main",model="digits"}' in metrics
+            canvas, told = opened.page.locator("#strip canvas"), "document.getElementById('strip-told').textContent"
+            body = "document.getElementById('explanation-body').innerText"
+            canvas.focus()
+            for _ in range(20):
+                opened.page.keyboard.press("ArrowLeft")
+                if re.search(r"Batch .* edge", str(opened.page.evaluate(told))):
+                    break
+            opened.page.keyboard.press("Enter")
+            opened.until(f"{body}.includes('Wait behind other daemons, expected and measured')", "its part")
+            assert opened.axe() == []
+            assert opened.said == []
+
+
 SHADOW = "document.getElementById('shadow').innerText"
 
 

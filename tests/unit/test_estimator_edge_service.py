@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.domain.latency import LatencyModel
 from scheduler.estimators.edge_service import FEWEST, HALF_LIFE_S, WORSE, EdgeService
+from scheduler.estimators.service_tables import TimesCache
 from scheduler.estimators.service_time import ServiceTime
 
 LAW = LatencyModel(alpha_s=0.04, beta_s=0.01, max_batch=32)
@@ -137,3 +138,44 @@ def test_a_rare_short_wait_is_not_worth_a_copy_of_what_is_known(monkeypatch: pyt
     for number in range(200):
         edge.update(6, 0.1, others_s=0.0 if number % 10 else 0.005, now_s=float(number))
     assert not copied
+
+
+def test_it_says_since_when_others_are_seen_how_long_batches_wait_and_why_that_does_not_count() -> None:
+    edge = fresh()
+    assert edge.others is None
+    taught(edge, wait_s=0.05, batches=FEWEST // 2, since_s=7.0)
+    few = edge.others
+    assert few is not None
+    assert (few.since_s, few.learned_s, few.doubt, few.trusted) == (7.0, 0.0, "few-batches", False)
+    assert few.observed_s == pytest.approx(0.05)
+    taught(edge, wait_s=0.05, since_s=20.0)
+    told = edge.others
+    assert told is not None
+    assert (told.since_s, told.doubt, told.trusted) == (7.0, "", True)
+    assert told.learned_s == edge.wait_s == pytest.approx(0.05)
+    taught(edge, wait_s=0.0, since_s=100.0)
+    assert edge.others is None
+
+
+def test_reports_by_which_forecasts_are_worse_are_said_to_be_so() -> None:
+    edge = fresh()
+    taught(edge, wait_s=0.05)
+    for number in range(64):
+        # Whole seconds stay, while the server shifts them to and fro.
+        edge.update(6, 0.15, others_s=0.14 if number % 2 else 0.01, now_s=100.0 + number)
+    told = edge.others
+    assert told is not None
+    assert (told.doubt, told.learned_s) == ("predicts-worse", 0.0)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_table_says_which_part_of_each_forecast_is_the_wait_for_others(*, grows: bool) -> None:
+    edge = fresh(grows=grows)
+    tables = TimesCache(edge, LAW.max_batch)
+    assert tables.get(0.9).others_s(6) == 0.0
+    taught(edge, wait_s=0.05)
+    times = tables.get(0.9)
+    assert times.others_s(6) == pytest.approx(0.05, rel=0.03)
+    assert times.others_s(24) == pytest.approx(0.14 if grows else 0.05, rel=0.03)
+    without = [times.median_s[items] - times.others_s(items) for items in (1, 6, 24)]
+    assert without == pytest.approx([LAW.predict_s(items) for items in (1, 6, 24)], rel=0.03)

@@ -224,6 +224,23 @@ class TestSendings:
         assert figures(text, "answer", 1) == ["+0.250 s", "+0.250 s"]
         assert figures(text, "cost of the batch") == ["nothing", "nothing"]
 
+    def test_the_wait_behind_other_daemons_is_apart_from_the_service_and_the_wait_for_own_batches(self) -> None:
+        # 0.0625 s of service, 0.05 s behind others, 0.0125 s behind an own one.
+        batch = a_batch(7, (1, 2), predicted_service_s=0.1125, predicted_others_s=0.05)
+        report = BatchReport(0.14, service_s=0.07, queue_s=0.06, others_s=0.045)
+        told = an_explanation(sendings=(Sending(batch, 100.515, report, None, 0.0),))
+        text = describe(told)
+        assert figures(text, "service") == ["0.062 s", "0.070 s"]
+        assert figures(text, "of it for the device") == ["0.062 s", "0.060 s"]
+        assert figures(text, "of it behind other daemons") == ["0.050 s", "0.045 s"]
+        assert "other daemons" not in describe(an_explanation())
+        values = to_values(told)
+        assert values["version"] == 2
+        assert values["sendings"][0]["predicted_others_s"] == 0.05
+        del values["sendings"][0]["predicted_others_s"], values["sendings"][0]["report"]["others_s"]
+        earlier, _ = from_values(values)
+        assert (earlier.sendings[0].batch.predicted_others_s, earlier.sendings[0].report.others_s) == (0.0, None)
+
     def test_a_function_batch_tells_its_place_path_cold_start_and_cost(self) -> None:
         report = BatchReport(0.5, service_s=0.375, rtt_s=0.02, cold_start=True)
         sending = Sending(function_batch(), 100.75, report, None, 5e-6)

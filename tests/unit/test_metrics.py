@@ -233,6 +233,11 @@ ENGINE: dict[str, Any] = {
         {"model": "digits", "place": "function:1gb", "times_profile": 1.0, "batches": 0},
     ],
     "rates_rps": {"digits": 12.5},
+    "edges": [{"name": "main", "up": True, "batches_in_flight": 1, "parallel": 1, "ahead_s": 0.0}],
+    "shared_edges": [
+        {"edge": "main", "model": "digits", "since_s": 9.0, "observed_s": 0.03, "learned_s": 0.02, "trusted": True},
+        {"edge": "main", "model": "cats", "since_s": 9.5, "observed_s": 0.01, "learned_s": 0.0, "trusted": False},
+    ],
     "changes": {"found": {"rate": 2}},
 }
 STATUS: dict[str, Any] = {
@@ -268,6 +273,15 @@ class TestStatus:
         assert value(counted, "arrival_items_per_second", model="digits") == 12.5
         assert value(counted, "circuit_openings_total", place="edge:main", model="") == 2
         assert value(counted, "late_answers_total") == 7
+
+    def test_a_shared_edge_shows_the_wait_behind_other_daemons_and_whether_forecasts_count_with_it(self) -> None:
+        counted = told(STATUS)
+        names = ("edge_shared", "edge_others_wait_seconds", "edge_others_wait_observed_seconds")
+        shown = {
+            model: [value(counted, name, edge="main", model=model) for name in names] for model in ("digits", "cats")
+        }
+        assert shown == {"digits": [1.0, 0.02, 0.03], "cats": [0.0, 0.0, 0.01]}
+        assert value(told({"engine": {}}), "edge_shared", edge="main", model="digits") is None
 
     def test_a_cost_of_a_tenant_never_falls(self) -> None:
         row = {"name": "lab", "share": 0.5, "open_requests": 1, "edge_s": 2.0, "spent": 1.0, "spent_hour": 0.5}

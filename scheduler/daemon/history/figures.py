@@ -13,7 +13,7 @@ from scheduler.daemon.shadow.report import page_values
 from scheduler.daemon.status import RunnerStatistics, jsonable
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import EDGE_NAME, Place
-from scheduler.domain.statistics import EngineStatistics
+from scheduler.domain.statistics import EngineStatistics, SharedEdge
 
 PLANS_SHOWN = 24
 CHANGES_SHOWN = 32
@@ -208,6 +208,7 @@ def _of_engine(engine: EngineStatistics, sightings: Sightings, *, ahead_s: float
         "slower": [list(pair) for pair in engine.changes.slower],
         "quotas": jsonable(engine.quotas),
         "edge_limits": jsonable(engine.edge_limits),
+        "shared": [_shared(each, ahead_s=ahead_s) for each in engine.shared_edges],
         "tenants": [
             [each.name, short(each.share), each.open_requests, short(each.edge_s, 3), short(each.spent, 3)]
             for each in engine.tenants
@@ -217,6 +218,12 @@ def _of_engine(engine: EngineStatistics, sightings: Sightings, *, ahead_s: float
             for each in engine.budgets
         ],
     }
+
+
+def _shared(shared: SharedEdge, *, ahead_s: float) -> list[Any]:
+    """Returns place, model, since when, the wait as learned and as observed (ms), and why it is not trusted."""
+    waits_ms = [short(1000 * wait_s, 2) for wait_s in (shared.learned_s, shared.observed_s)]
+    return [str(Place.edge(shared.edge)), shared.model, round(shared.since_s + ahead_s), *waits_ms, shared.doubt]
 
 
 def _money(engine: EngineStatistics, today: Mapping[str, float]) -> dict[str, Any]:

@@ -77,13 +77,14 @@ function decided(decision, index, found, after) {
 
 function sent(sending, found, after) {
   const report = sending.report, members = sending.request_ids.filter((number) => number !== found.request_id);
-  const service = report && known(report.service_s) ? milliseconds(1000 * report.service_s) : "not known";
+  const others = sending.predicted_others_s || 0, service = report && known(report.service_s) ? milliseconds(1000 * report.service_s) : "not known";
   return [
     el("h3", {}, after(sending.sent_at_s) + ": sent in batch " + sending.batch_id + " to " + place(sending.place)),
     facts([
       ["Why it left then", sending.why_left ? worded(LEFT, sending.why_left) : "–"],
       ["Items", count(sending.items)],
-      ["Service, expected and measured", milliseconds(1000 * sending.predicted_service_s) + ", " + service],
+      ["Service, expected and measured", milliseconds(1000 * (sending.predicted_service_s - others)) + ", " + service],
+      others || report?.others_s ? ["Wait behind other daemons, expected and measured", milliseconds(1000 * others) + ", " + (known(report?.others_s) ? milliseconds(1000 * report.others_s) : "not known")] : null,
       ["Answer expected, came", after(sending.predicted_finish_s) + ", " + (known(sending.settled_at_s) ? after(sending.settled_at_s) : "not back yet")],
       report && known(report.cold_start) ? ["Instance", report.cold_start ? "started for it (cold)" : "was warm"] : null,
       sending.failure_kind ? ["Failed", sending.failure_kind, "bad"] : null,

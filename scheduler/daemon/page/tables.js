@@ -8,6 +8,7 @@ import { GATES, OUTCOMES, worded } from "./words.js";
 const KINDS = { rate: "arrival rate", bandwidth: "uplink", "edge-service": "edge", "function-service": "function", "function-start": "cold starts" };
 const FOUND = { rate: "another arrival rate", bandwidth: "another uplink", "edge-service": "another speed of the edge", "function-service": "another speed of a function", "function-start": "another length of cold starts" };
 const ENDS_SHOWN = 60;
+const DOUBTS = { "few-batches": "too few batches yet", "short-wait": "too short", "predicts-worse": "forecasts with it were worse" };
 const several = () => state.site.classes.length > 1;
 
 export function showPlan() {
@@ -67,18 +68,19 @@ export function showPlaces(hour) {
   for (const [where, , batches] of state.now.left || []) calls.set(where, calls.get(where) + batches);
   const whys = (where) => (state.now.left || []).filter(([name]) => name === where).sort((a, b) => b[2] - a[2]).slice(0, 2).map(([, why, batches]) => why + " " + percent(batches / calls.get(where), 0)).join(", ");
   const names = [...state.site.edges.map((name) => "edge:" + name), ...state.site.tiers.map((name) => "function:" + name)];
-  const minute = state.batches.filter((row) => row[5] > state.at - 60);
+  const minute = state.batches.filter((row) => row[5] > state.at - 60), shared = state.now.shared || [];
+  const others = (where) => shared.filter(([name]) => name === where).map(([, model, since, learned, observed, doubt]) => "shared since " + clock(since, state.at) + (several() ? " " + model : "") + ": " + milliseconds(observed) + " observed, " + (doubt ? "not counted with: " + worded(DOUBTS, doubt) : milliseconds(learned) + " counted with")).join("; ");
   const rows = names.map((where) => {
     const seen = (state.now.places || []).find((row) => row.place === where || (row.place === "function" && where.startsWith("function:"))), own = minute.filter((row) => row[2] === where), known_starts = own.filter((row) => row[12]);
     const pace = paces.filter(([, name, , learned]) => name === where && learned).map(([model, , times]) => times.toFixed(2) + "×" + (several() ? " " + model : "")).join(", ");
     const answered = hour?.places.find(({ names: [name] }) => name === where);
     return [place(where), seen ? [seen.up ? "used since " + clock(seen.since_s, state.at) : "not used since " + clock(seen.since_s, state.at) + (seen.why ? ": " + seen.why : ""), seen.up ? "" : "bad"] : "–", seen ? count(seen.in_flight) + (seen.parallel ? " of " + seen.parallel : "") : "–", pace || "as profiled",
-      where.startsWith("edge") ? "–" : known_starts.length ? percent(known_starts.filter((row) => row[12] === "cold").length / known_starts.length, 0) : "–", count(answered ? answered.within + answered.late : 0), whys(where) || "–"];
+      where.startsWith("edge") ? "–" : known_starts.length ? percent(known_starts.filter((row) => row[12] === "cold").length / known_starts.length, 0) : "–", count(answered ? answered.within + answered.late : 0), whys(where) || "–", ...(shared.length ? [others(where) || "–"] : [])];
   });
   const [bandwidth, rtt] = state.now.uplink || [null, null], quotas = state.now.quotas || [], limits = state.now.edge_limits || [];
   const flying = (state.now.places || []).find((row) => row.place === "function")?.in_flight ?? 0, queued = (state.now.queue || [0])[0];
   fill("places", [rows, bandwidth, rtt, quotas, limits, flying, queued, state.now.own_ms], () => [
-    table(["Place", "State", ["In flight", "n"], "Service, times profile", ["Cold, last minute", "n"], ["Answered this hour", "n"], "Batches left most because"], rows, "Places"),
+    table(["Place", "State", ["In flight", "n"], "Service, times profile", ["Cold, last minute", "n"], ["Answered this hour", "n"], "Batches left most because", ...(shared.length ? ["Wait behind other daemons"] : [])], rows, "Places"),
     facts([
       state.site.tiers.length ? ["Uplink to the functions", (known(bandwidth) ? megabits(bandwidth) : "no limit seen") + ", round trip " + milliseconds(1000 * rtt)] : null,
       state.site.tiers.length ? ["Throttled by the provider", quotas.length ? quotas.map((each) => (each.tier || "account") + ": " + each.granted + " at once").join(", ") : "no", quotas.length ? "bad" : ""] : null,
