@@ -130,14 +130,23 @@ class InferenceCounters:
             service_s: the part of that in which the backend worked; None: not known.
             now_s: the present, monotonic.
         """
-        counts, service_s = self._of(model), _service_s(elapsed_s, service_s)
-        counts.ended(now_s)
+        counts = self._of(model)
+        if service_s is None or service_s > elapsed_s:
+            service_s = elapsed_s
+        if counts.last_at_s is None or counts.last_at_s < now_s:
+            counts.last_at_s = now_s
         counts.items += items
-        counts.success.add(latency_s)
-        counts.queue.add(wait_s)
-        counts.way.add(elapsed_s - service_s)
-        counts.service.add(service_s)
-        counts.output.add(latency_s - wait_s - elapsed_s)
+        # Written out without calls: it is done for each request.
+        for duration, seconds in (
+            (counts.success, latency_s),
+            (counts.queue, wait_s),
+            (counts.way, elapsed_s - service_s),
+            (counts.service, service_s),
+            (counts.output, latency_s - wait_s - elapsed_s),
+        ):
+            duration.count += 1
+            if seconds > 0.0:
+                duration.ns += round(seconds * 1e9)
 
     def failed(self, model: str, *, latency_s: float, now_s: float) -> None:
         """Counts a request that ended without an answer, `latency_s` after its last byte."""
@@ -147,7 +156,10 @@ class InferenceCounters:
 
     def executed(self, model: str, *, items: int, elapsed_s: float, service_s: float | None) -> None:
         """Counts an answered batch; the durations are those of `answered`."""
-        batches = self._of(model).batches.setdefault(items, _Batches())
+        of_model = self._of(model)
+        batches = of_model.batches.get(items)
+        if batches is None:
+            batches = of_model.batches[items] = _Batches()
         service_s = _service_s(elapsed_s, service_s)
         batches.way.add(elapsed_s - service_s)
         batches.service.add(service_s)

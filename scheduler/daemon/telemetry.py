@@ -111,6 +111,8 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
         self._totals = Second(at_s=0)
+        self._now = Second(at_s=-1)
+        """The one that was counted in last: the next is mostly of the same."""
         self._by_kind: dict[str, int] = {}
         by_class = ("model", "class")
         self._arrivals = Counts(
@@ -173,7 +175,10 @@ class Telemetry:
 
     def arrived(self, call: InferenceCall) -> None:
         """Counts a request that was read and is valid."""
-        self._second(call.received_at_s).arrived += 1
+        second = self._now
+        if second.at_s != int(call.received_at_s):
+            second = self._now = self._second(call.received_at_s)
+        second.arrived += 1
         self._totals.arrived += 1
         self._arrivals.add((call.model, call.class_name))
         self._counting.arrived(call.model, call.class_name, call.tenant)
@@ -190,7 +195,10 @@ class Telemetry:
             slo_s: the latency that the call allows.
             own_latency_s: the part of it that the daemon itself adds.
         """
-        second, within = self._second(call.received_at_s + latency_s), latency_s <= slo_s
+        at_s, within = call.received_at_s + latency_s, latency_s <= slo_s
+        second = self._now
+        if second.at_s != int(at_s):
+            second = self._now = self._second(at_s)
         self._counters.answered(
             call.model,
             items=call.items,
@@ -198,7 +206,7 @@ class Telemetry:
             wait_s=answer.wait_s,
             elapsed_s=answer.elapsed_s,
             service_s=answer.service_s,
-            now_s=call.received_at_s + latency_s,
+            now_s=at_s,
         )
         for counts in (second, self._totals):
             if answer.backend is Backend.EDGE:
@@ -207,13 +215,14 @@ class Telemetry:
                 counts.function += 1
             counts.within_slo += within
         self._requests.add((call.model, call.class_name, ANSWERED))
-        self.tenants.answered(call, within_slo=within, latency_s=latency_s)
+        if self.tenants.any:
+            self.tenants.answered(call, within_slo=within, latency_s=latency_s)
         if within:
             self._within.add((call.model, call.class_name))
         self._counting.answered(
             self._counting.key(call.model, call.class_name, call.tenant, answer.place or answer.backend.value),
             request_id=answer.request_id,
-            at_s=call.received_at_s + latency_s,
+            at_s=at_s,
             latency_s=latency_s,
             slo_s=slo_s,
             items=call.items,

@@ -61,6 +61,11 @@ class TenantMetrics(Collector):
             for count in self._counts.values():
                 count.latency = Distribution(bounds_s)
 
+    @property
+    def any(self) -> bool:
+        """Whether a tenant is configured."""
+        return bool(self._names)
+
     def answered(self, call: InferenceCall, *, within_slo: bool, latency_s: float) -> None:
         """Counts an answer."""
         if self._names:

@@ -10,6 +10,8 @@ from scheduler.domain.tenants import tenant_label
 
 MOST_CELLS = 32
 """Combinations of one bucket that are told apart; the rest is one: a bound of memory and of bytes on the wire."""
+MOST_KEYS = 1024
+"""Keys that are kept after they were made. A bound of memory."""
 ENDS_KEPT = 128
 """Misses and refusals. A bound of memory."""
 REST = "(rest)"
@@ -82,15 +84,22 @@ class Counting:
         self.cells: dict[Key, Cell] = {}
         self.ends: deque[End] = deque(maxlen=ENDS_KEPT)
         self._tenants: Collection[str] = ()
+        self._keys: dict[tuple[str, str, str, str], Key] = {}
+        """Those that were made, by what they were made from: few, and one for each request."""
         self._ended = 0
 
     def configure(self, tenants: Collection[str]) -> None:
         """Takes over the names of the configured tenants."""
         self._tenants = tenants
+        self._keys.clear()
 
     def arrived(self, model: str, class_name: str, tenant: str) -> None:
         """Counts an arrival."""
-        self._cell(self.key(model, class_name, tenant)).arrived += 1
+        key = self.key(model, class_name, tenant)
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self._new_cell(key)
+        cell.arrived += 1
 
     def answered(
         self,
@@ -103,7 +112,9 @@ class Counting:
         items: int,
     ) -> None:
         """Counts an answer."""
-        cell = self._cell(key)
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self._new_cell(key)
         cell.items += items
         index = bin_of(latency_s)
         cell.bins[index] = cell.bins.get(index, 0) + 1
@@ -125,14 +136,21 @@ class Counting:
         reason: str,
     ) -> None:
         """Counts what ended without an answer, in the column "refused", "rejected" or "cancelled"."""
-        cell = self._cell(key)
+        cell = self.cells.get(key) or self._new_cell(key)
         setattr(cell, column, getattr(cell, column) + 1)
         if column == "refused":
             self._end(request_id, at_s, kind, key, latency_s, 0.0, reason)
 
     def key(self, model: str, class_name: str, tenant: str, place: str = "") -> Key:
         """Returns the key of a request; tenants that are not configured count as one."""
-        return Key(model, class_name, tenant_label(tenant, self._tenants) if self._tenants else "", place)
+        named = model, class_name, tenant if self._tenants else "", place
+        known = self._keys.get(named)
+        if known is None:
+            if len(self._keys) >= MOST_KEYS:
+                self._keys.clear()  # names of tenants that are not configured are the clients' own
+            label = tenant_label(tenant, self._tenants) if self._tenants else ""
+            known = self._keys[named] = Key(model, class_name, label, place)
+        return known
 
     def take(self) -> Mapping[Key, Cell]:
         """Returns what was counted since the last call, and begins anew."""
@@ -143,13 +161,10 @@ class Counting:
         """Returns the latest misses and refusals above a number, oldest first."""
         return [end for end in self.ends if end.number > number][-most:]
 
-    def _cell(self, key: Key) -> Cell:
-        cell = self.cells.get(key)
-        if cell is None:
-            if len(self.cells) >= MOST_CELLS:
-                key = Key(REST, REST, REST if key.tenant else "", REST if key.place else "")
-            cell = self.cells.setdefault(key, Cell())
-        return cell
+    def _new_cell(self, key: Key) -> Cell:
+        if len(self.cells) >= MOST_CELLS:
+            key = Key(REST, REST, REST if key.tenant else "", REST if key.place else "")
+        return self.cells.setdefault(key, Cell())
 
     def _end(
         self,
