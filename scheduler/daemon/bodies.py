@@ -37,7 +37,8 @@ class BodyStore:
 
     def __init__(self) -> None:
         """Starts empty."""
-        self._pending: dict[int, PendingCall] = {}
+        self.pending: dict[int, PendingCall] = {}
+        """By request id; `add` and `pop` change it."""
         self._bytes = 0
         self._shapes = ShapeIds()
         self._empty = asyncio.Event()
@@ -45,19 +46,19 @@ class BodyStore:
 
     def __len__(self) -> int:
         """Returns the number of calls that have not ended."""
-        return len(self._pending)
+        return len(self.pending)
 
     def __contains__(self, request_id: int) -> bool:
         """Returns whether the call has not ended."""
-        return request_id in self._pending
+        return request_id in self.pending
 
     def __getitem__(self, request_id: int) -> PendingCall:
         """Returns a call; KeyError if it has ended."""
-        return self._pending[request_id]
+        return self.pending[request_id]
 
     def __iter__(self) -> Iterator[PendingCall]:
         """Iterates over a copy of the calls that have not ended."""
-        return iter(list(self._pending.values()))
+        return iter(list(self.pending.values()))
 
     @property
     def body_bytes(self) -> int:
@@ -68,31 +69,29 @@ class BodyStore:
         """Waits until every call has ended."""
         await self._empty.wait()
 
-    def shape_id(self, call: InferenceCall) -> int:
-        """Returns the number that tells the shapes of a call's items from those of other calls that are held."""
-        return self._shapes.id_of(call.model, call.item_shapes)
-
-    def add(self, pending: PendingCall) -> None:
-        """Holds a call until `pop`."""
-        self._pending[pending.request_id] = pending
-        pending.shapes = pending.call.item_shapes
-        self._shapes.opened(pending.call.model, pending.shapes)
-        self._bytes += pending.call.body_bytes
-        self._empty.clear()
+    def add(self, pending: PendingCall) -> int:
+        """Holds a call until `pop`; returns the number that tells its items' shapes from those of others held."""
+        if not self.pending:
+            self._empty.clear()
+        call = pending.call
+        self.pending[pending.request_id] = pending
+        pending.shapes = call.item_shapes
+        self._bytes += call.body_bytes
+        return self._shapes.opened(call.model, pending.shapes)
 
     def pop(self, request_id: int) -> PendingCall | None:
         """Removes a call and returns it; None if it has ended before."""
-        pending = self._pending.pop(request_id, None)
+        pending = self.pending.pop(request_id, None)
         if pending is not None:
             self._bytes -= pending.call.body_bytes
             self._shapes.closed(pending.call.model, pending.shapes)
-        if not self._pending:
-            self._empty.set()
+            if not self.pending:
+                self._empty.set()
         return pending
 
     def members(self, request_ids: Iterable[int]) -> tuple[PendingCall, ...]:
         """Returns the calls of a batch, in its order; KeyError if one has ended."""
-        pending = self._pending
+        pending = self.pending
         return tuple([pending[request_id] for request_id in request_ids])
 
 

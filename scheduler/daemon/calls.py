@@ -48,6 +48,8 @@ class InferenceCall:
     @property
     def item_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of one item of each input; calls share a batch only if these are equal."""
+        if len(self.inputs) == 1:
+            return (self.inputs[0].shape[1:],)
         return tuple([tensor.shape[1:] for tensor in self.inputs])
 
 
@@ -106,21 +108,17 @@ class Refused(EdgeburstError):
 
 
 def request_of(
-    call: InferenceCall, settings: EngineSettings, *, request_id: int, answer_reserve_s: float, shape_id: int = 0
+    call: InferenceCall, service_class: ServiceClass, *, request_id: int, answer_reserve_s: float, shape_id: int = 0
 ) -> Request:
     """Returns the request that the engine gets for a call.
 
     Args:
         call: the call.
-        settings: the models and their classes.
+        service_class: its class, as `class_of_call` returns it.
         request_id: the number of the call.
         answer_reserve_s: part of the deadline for the daemon's own work; at most half the deadline is used.
         shape_id: number of the shapes of its items.
-
-    Raises:
-        Refused: the model or the class does not exist.
     """
-    service_class = class_of(_model(call, settings), call.class_name)
     timeout_s = service_class.slo_s if call.timeout_s is None else call.timeout_s
     reserve_s = min(answer_reserve_s, timeout_s / 2)
     return Request(
@@ -136,6 +134,11 @@ def request_of(
         reserve_s=reserve_s,
         shape_id=shape_id,
     )
+
+
+def class_of_call(call: InferenceCall, settings: EngineSettings) -> ServiceClass:
+    """Returns the class of a call; Refused if its model or its class does not exist."""
+    return class_of(_model(call, settings), call.class_name)
 
 
 def _model(call: InferenceCall, settings: EngineSettings) -> ModelSettings:

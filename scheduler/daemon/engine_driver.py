@@ -53,7 +53,8 @@ class EngineDriver:
     def post(self, message: Message) -> None:
         """Adds a message to the next call, which follows in the next iteration of the loop."""
         self._inbox.append(message)
-        self.wake()
+        if self._call is None:
+            self.wake()
 
     def wake(self) -> None:
         """Calls the engine soon, with or without messages."""

@@ -40,10 +40,14 @@ class AnsweredBatch:
     cost: float
     refused: frozenset[int] = frozenset()
     """By request id: those whose inputs are not finite, so that their outputs are not either."""
+    any_failed: bool = True
+    """Whether any item may have failed."""
 
     def failure(self, request_id: int) -> str:
         """Returns why a request has no answer because of what it holds, in one sentence; empty if it has one."""
-        return BY_INPUT if request_id in self.refused else whole_failure(self.parts[request_id])
+        if request_id in self.refused:
+            return BY_INPUT
+        return whole_failure(self.parts[request_id]) if self.any_failed else ""
 
     def answer(self, member: PendingCall) -> Answer:
         """Returns the answer to one member of the batch."""
@@ -266,6 +270,7 @@ class BatchSender:
             parts=dict(zip(batch.request_ids, parts, strict=True)),
             cost=bill.total,
             refused=not_finite.by_input,
+            any_failed=any(wire.item_errors(reply.outputs)),
         )
         self._record(pending, reply.report, bill)
         self._post(BatchFinished(batch.batch_id, reply.report, unusable=not_finite.by_backend))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, PendingCall
-from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
+from scheduler.daemon.calls import Answer, InferenceCall, Refused, class_of_call, request_of
 from scheduler.daemon.edge_limits import log_edge_limit
 from scheduler.daemon.engine_driver import EngineDriver, Hear
 from scheduler.daemon.explain.requests import Explanations
@@ -44,7 +44,7 @@ from scheduler.domain.messages import (
     SettingsChanged,
     SpendGranted,
 )
-from scheduler.domain.plans import EngineSettings, Plan
+from scheduler.domain.plans import EngineSettings, Plan, ServiceClass
 from scheduler.domain.requests import Place
 from scheduler.domain.tenants import shares_of
 from scheduler.engine import Engine
@@ -112,7 +112,10 @@ class Runner:
         self._settings, self._tiers = settings, _tiers(settings)
         self._make_plan = make_plan
         self._alarms = PlanAlarms()
-        self._clock = clock
+        self._clock = self.now = clock
+        """Returns monotonic seconds; `InferenceCall.received_at_s` is taken from it."""
+        self._classes: dict[tuple[str, str], ServiceClass] = {}
+        """By model and name, under the present settings: those of calls that came."""
         self._explanations, self._plans = explanations, plans
         self._answer_reserve_s, self._ledger = answer_reserve_s, ledger
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
@@ -136,10 +139,6 @@ class Runner:
         """Whether the daemon stops and accepts no more calls."""
         return self._draining
 
-    def now(self) -> float:
-        """Returns the clock's monotonic seconds; `InferenceCall.received_at_s` is taken from it."""
-        return self._clock()
-
     def start(self) -> None:
         """Calls the engine for the first time, soon. Call it on the loop that everything then runs on."""
         self._started_at_s = self._clock()
@@ -154,25 +153,24 @@ class Runner:
         """
         if self._over is not None:
             raise Refused(self._over)
-        reserve_s = self._answer_reserve_s
-        request = request_of(
-            call,
-            self._settings,
-            request_id=next(self._ids),
-            answer_reserve_s=reserve_s,
-            shape_id=self._bodies.shape_id(call),
-        )
-        self._explanations.arrived(request.request_id, call.client_id, call.owner)
-        pending = PendingCall(request.request_id, call, asyncio.get_running_loop().create_future())
-        pending.spans = self._tracer.begin(call, request.request_id)
-        self._bodies.add(pending)
+        named = call.model, call.class_name
+        service_class = self._classes.get(named)
+        if service_class is None:
+            service_class = self._classes[named] = class_of_call(call, self._settings)
+        request_id = next(self._ids)
+        if call.client_id or call.owner:
+            self._explanations.arrived(request_id, call.client_id, call.owner)
+        pending = PendingCall(request_id, call, asyncio.get_running_loop().create_future())
+        pending.spans = self._tracer.begin(call, request_id)
+        shape_id, reserve_s = self._bodies.add(pending), self._answer_reserve_s
+        request = request_of(call, service_class, request_id=request_id, answer_reserve_s=reserve_s, shape_id=shape_id)
         self._driver.post(RequestArrived(request))
         try:
             return await pending.future
         except asyncio.CancelledError:
             # The body stays until the engine knows: an earlier message may just have made it send the request.
-            if request.request_id in self._bodies:
-                self._driver.post(RequestCancelled(request.request_id))
+            if request_id in self._bodies:
+                self._driver.post(RequestCancelled(request_id))
             raise
 
     def post(self, message: Message) -> None:
@@ -186,6 +184,7 @@ class Runner:
     def reload(self, settings: EngineSettings) -> None:
         """Continues with new settings."""
         self._settings = settings
+        self._classes.clear()
         self._tiers |= _tiers(settings)  # requests planned for a removed tier may still be sent to it
         self._follow_tenants(settings)
         self._driver.post(SettingsChanged(settings))
@@ -262,13 +261,12 @@ class Runner:
 
     def _perform(self, messages: Sequence[Message], commands: Sequence[Command], now_s: float) -> None:
         """Performs the commands that the engine answered these messages with."""
-        cancelled = []
+        cancelled, pending = [], self._bodies.pending
         for message in messages:
-            match message:
-                case RequestArrived(request):
-                    self._bodies[request.request_id].engine_at_s = now_s
-                case RequestCancelled(request_id):
-                    cancelled.append(request_id)
+            if type(message) is RequestArrived:  # nearly all
+                pending[message.request.request_id].engine_at_s = now_s
+            elif isinstance(message, RequestCancelled):
+                cancelled.append(message.request_id)
         self._perform_all(commands, now_s)
         for request_id in cancelled:
             self._end_awaited(request_id)
@@ -346,7 +344,8 @@ class Runner:
         else:
             answer = batch.answer(pending)
             pending.future.set_result(answer)
-            pending.ended(ANSWERED, self._clock(), answer=answer)
+            if pending.spans is not None:
+                pending.spans.ended(ANSWERED, self._clock(), answer=answer)
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
         pending = self._end_awaited(request_id)

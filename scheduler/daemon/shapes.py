@@ -29,9 +29,11 @@ class ShapeIds:
         """Returns the number of the shapes of a request that arrives."""
         return self._entry(model, shapes)[0]
 
-    def opened(self, model: str, shapes: Shapes) -> None:
-        """Counts a request that is open from now on."""
-        self._entry(model, shapes)[1] += 1
+    def opened(self, model: str, shapes: Shapes) -> int:
+        """Counts a request that is open from now on; returns the number of its shapes."""
+        entry = self._entry(model, shapes)
+        entry[1] += 1
+        return entry[0]
 
     def closed(self, model: str, shapes: Shapes) -> None:
         """Counts a request out that has ended."""

@@ -43,6 +43,8 @@ class TenantMetrics(Collector):
         """Stores what returns the daemon's state; it is called when the metrics are read."""
         self._status = status
         self._names: frozenset[str] = frozenset()
+        self.any = False
+        """Whether a tenant is configured."""
         self._bounds_s: tuple[float, ...] = ()
         self._counts: dict[tuple[str, str, str], _Count] = {}
         self._costs: dict[tuple[str, str, str], float] = {}
@@ -56,15 +58,11 @@ class TenantMetrics(Collector):
             bounds_s: of the histograms of latency, seconds; where they are others, these begin anew.
         """
         self._names = frozenset(names)
+        self.any = bool(self._names)
         if bounds_s != self._bounds_s:
             self._bounds_s = bounds_s
             for count in self._counts.values():
                 count.latency = Distribution(bounds_s)
-
-    @property
-    def any(self) -> bool:
-        """Whether a tenant is configured."""
-        return bool(self._names)
 
     def answered(self, call: InferenceCall, *, within_slo: bool, latency_s: float) -> None:
         """Counts an answer."""

@@ -151,6 +151,8 @@ def encode_response(
     Raises:
         WireError: the response lacks a requested output, or an output cannot be encoded in JSON.
     """
+    if not requested and binary_by_default and response.outputs:
+        return from_template(response, response.outputs)
     outputs = requested_outputs(response, requested)
     binary = [wanted.binary for wanted in requested] if requested else [binary_by_default] * len(outputs)
     if outputs and all(binary):

@@ -55,19 +55,19 @@ def _plain_output(entry: Any, binary_by_default: bool) -> OutputRequest:
 
 def from_template(response: InferResponse, outputs: Sequence[Tensor]) -> Encoded:
     """Returns a response with binary outputs: most of its text was made for one before it."""
-    texts = [_response_start(response.model_name, response.model_version)]
+    texts: list[bytes | memoryview] = [_response_start(response.model_name, response.model_version)]
     if response.id:
         texts += (b',"id":', orjson.dumps(response.id))
     if response.parameters:
         texts += (b',"parameters":', orjson.dumps(response.parameters, option=orjson.OPT_SERIALIZE_NUMPY))
     texts.append(b',"outputs":[')
-    raws: list[bytes | memoryview] = [tensor.raw for tensor in outputs]
-    entries = [
-        _binary_entry(tensor.name, tensor.datatype, tensor.shape, len(raw))
-        for tensor, raw in zip(outputs, raws, strict=True)
-    ]
-    texts += (b",".join(entries), b"]}")
-    return Encoded(b"".join([*texts, *raws]), sum(map(len, texts)))
+    raws: list[bytes | memoryview] = []
+    for tensor in outputs:
+        raw = tensor.raw
+        texts.append(_binary_entry(tensor.name, tensor.datatype, tensor.shape, len(raw), comma=bool(raws)))
+        raws.append(raw)
+    texts.append(b"]}")
+    return Encoded(b"".join(texts + raws), sum(map(len, texts)))
 
 
 @lru_cache(maxsize=256)
@@ -76,6 +76,7 @@ def _response_start(model_name: str, model_version: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _binary_entry(name: str, datatype: str, shape: tuple[int, ...], size_bytes: int) -> bytes:
+def _binary_entry(name: str, datatype: str, shape: tuple[int, ...], size_bytes: int, *, comma: bool) -> bytes:
     parameters = {"binary_data_size": size_bytes}
-    return orjson.dumps({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters})
+    entry = orjson.dumps({"name": name, "shape": shape, "datatype": datatype, "parameters": parameters})
+    return b"," + entry if comma else entry

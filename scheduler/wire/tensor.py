@@ -215,6 +215,13 @@ def check_raw(tensor: Tensor) -> None:
         WireError: they differ, or a BOOL byte is neither 0 nor 1.
     """
     if tensor.datatype == "BYTES":
+        if tensor._ends is not None:  # noqa: SLF001 - of this module
+            return
+        raw = tensor.raw
+        # One element, as nearly always: that is all of it, or `_element_ends` says what is wrong.
+        if len(raw) >= 4 and math.prod(tensor.shape) == 1 and _U32.unpack_from(raw)[0] == len(raw) - 4:
+            tensor._ends = [len(raw)]  # noqa: SLF001 - of this module
+            return
         _element_ends(tensor)
         return
     expected = math.prod(tensor.shape) * DATATYPES[tensor.datatype].itemsize

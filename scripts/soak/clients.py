@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multidict import CIMultiDict
-
 from scheduler import wire
 from scheduler.daemon.grpc.calls import MessageReader
 from scheduler.daemon.grpc.inference import InferenceCalls
@@ -92,7 +90,7 @@ async def _by_http(world: World, service: InferenceService, call: Call) -> tuple
     request = InferRequest(f"c{content.number}", content.inputs(), (), _parameters(call), binary_by_default=True)
     encoded = wire.encode_request(request)
     card = known_card(service.cards, content.model)
-    made = parse_infer(card, encoded.body, CIMultiDict(encoded.headers))
+    made = parse_infer(card, encoded.body, encoded.json_length)
     limit_s = service.config.daemon.max_timeout_s
     checked = infer_call(card, made, {}, received_at_s=service.now(), max_timeout_s=limit_s)
     checked = service.access.of_caller(CALLER, checked)

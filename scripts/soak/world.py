@@ -132,7 +132,7 @@ class World(Weather):
         if self.machine.dead or self._violation is not None or daemon is None or watch is None:
             return
         bodies = daemon._runner._bodies
-        watch.check(set(bodies._pending))
+        watch.check(set(bodies.pending))
         held = sum(pending.call.body_bytes for pending in bodies)
         self.check(bodies.body_bytes == held, "the bodies' bytes are miscounted")
         self._check_accounts(daemon)

@@ -293,7 +293,9 @@ class Connection(asyncio.BufferedProtocol):
             raise ConnectionResetError("the client has gone")
         self._begun = True
         self._last = self._last or self._server.leaving() or (self._half_closed is not None and not self._next)
-        self._transport.write(written(rendered, close=self._last, marks=self._hot.marks()))
+        hot = self._hot
+        marks = hot.marks() if hot.service.config.daemon.cors_origins else ()
+        self._transport.write(written(rendered, close=self._last, marks=marks))
         if self._drained is not None:
             limit = self._loop.call_later(TAKEN_LIMIT_S, self._transport.abort)
             try:

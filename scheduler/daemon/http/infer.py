@@ -14,13 +14,12 @@ from scheduler.daemon.raw_request import raw_request
 from scheduler.wire import InferRequest
 
 
-def parse_infer(card: ModelCard, body: bytes | memoryview, headers: Mapping[str, str]) -> InferRequest:
-    """Returns the request in a body; with Inference-Header-Content-Length 0 the body is the data of the one input.
+def parse_infer(card: ModelCard, body: bytes | memoryview, json_length: int | None) -> InferRequest:
+    """Returns the request in a body; with an Inference-Header-Content-Length of 0 the body is the one input's data.
 
     Raises:
-        WireError: the body is not a request, or Inference-Header-Content-Length is wrong.
+        WireError: the body is not a request.
     """
-    json_length = wire.json_length_of(headers)
     return raw_request(card, bytes(body)) if json_length == 0 else wire.parse_request(body, json_length)
 
 
@@ -40,7 +39,7 @@ async def parsed(
     if length != 0 and large_json.is_large(body, length):
         pictures = tuple(spec.name for spec in card.inputs if spec.picture)
         return await large.parse(client, bytes(body), length, base64=pictures)
-    return parse_infer(card, body, headers)
+    return parse_infer(card, body, length)
 
 
 def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> Rendered:

@@ -9,6 +9,7 @@ import numpy as np
 
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.ingress.model_metadata import VERSION, ModelCard
+from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError
 
 
@@ -20,7 +21,7 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> In
     """
     return InferResponse(
         model_name=card.name,
-        outputs=_classified(answer.outputs, request.outputs, card),
+        outputs=_classified(answer.outputs, request.outputs, card) if request.outputs else answer.outputs,
         id=request.id,
         model_version=VERSION,
         parameters=answer_parameters(answer),
@@ -29,20 +30,23 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> In
 
 def answer_parameters(answer: Answer) -> dict[str, object]:
     """Returns how an answer was computed, as response parameters; unknown values are left out."""
-    known = {
+    on_edge = answer.backend is Backend.EDGE
+    found: dict[str, object] = {
         "request_id": answer.request_id,
-        "backend": answer.backend.value,
-        "edge": answer.edge,
+        "backend": "edge" if on_edge else "function",
+        "edge": answer.place.partition(":")[2] if on_edge else "",
         "tier": answer.tier,
         "batch_id": answer.batch_id,
         "batch_items": answer.batch_items,
         "wait_s": answer.wait_s,
-        "service_s": answer.service_s,
-        "cost": answer.cost,
-        "cold_start": answer.cold_start,
-        "attempts": answer.attempts,
     }
-    return {name: value for name, value in known.items() if value is not None}
+    if answer.service_s is not None:
+        found["service_s"] = answer.service_s
+    found["cost"] = answer.cost
+    if answer.cold_start is not None:
+        found["cold_start"] = answer.cold_start
+    found["attempts"] = answer.attempts
+    return found
 
 
 def _classified(outputs: tuple[Tensor, ...], requested: Sequence[OutputRequest], card: ModelCard) -> tuple[Tensor, ...]:

@@ -46,7 +46,7 @@ def infer_call(
     Raises:
         WireError: the request does not fit the model, or a parameter is out of range.
     """
-    inputs = checked_inputs(card, request.inputs)
+    inputs, parameters = checked_inputs(card, request.inputs), request.parameters
     for output in request.outputs:
         if output.name not in card.output_names():
             raise WireError(
@@ -54,24 +54,30 @@ def infer_call(
             )
         if output.class_count and output.name in card.ragged():
             raise WireError(f"output '{output.name}' is ragged and has no classes; request it without 'classification'")
-    parameters = request.parameters
-    return InferenceCall(
+    call = InferenceCall(
         model=card.name,
         inputs=inputs,
-        items=inputs[0].items,
-        body_bytes=sum([len(tensor.raw) for tensor in inputs]),
+        items=inputs[0].shape[0],
+        body_bytes=len(inputs[0].raw) if len(inputs) == 1 else sum([len(tensor.raw) for tensor in inputs]),
         received_at_s=received_at_s,
-        class_name=class_name(card, parameters.get("class", headers.get(CLASS_HEADER))),
-        priority=priority(card, parameters.get("priority", 0)),
-        tenant=tenant(parameters.get("tenant", headers.get(TENANT_HEADER, ""))),
+        class_name=card.default_class,
+        priority=card.default_priority,
         client_id=request.id,
         client=client,
-        timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
-        log_tail=log_tail(parameters.get("log_tail", False)),
         outputs=card.answer,
         item_crc32=item_crc32(inputs),
         picture_work=picture_work(card, inputs),
     )
+    of_class, of_tenant = headers.get(CLASS_HEADER), headers.get(TENANT_HEADER)
+    if of_class is not None or "class" in parameters:
+        call.class_name = class_name(card, parameters.get("class", of_class))
+    if of_tenant is not None or "tenant" in parameters:
+        call.tenant = tenant(parameters.get("tenant", of_tenant))
+    if parameters:
+        call.priority = priority(card, parameters.get("priority", 0))
+        call.timeout_s = timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s)
+        call.log_tail = log_tail(parameters.get("log_tail", False))
+    return call
 
 
 def timeout_s(value: object, *, max_timeout_s: float) -> float | None:

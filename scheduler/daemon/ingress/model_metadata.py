@@ -81,7 +81,7 @@ def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, 
         [spec], [tensor] = card.inputs, tensors
         named = tensor.name == spec.name and tensor.datatype == spec.datatype
         if named and 1 <= tensor.shape[0] <= card.max_items and spec.fits(tensor.shape):
-            return (base64_elements(tensor) if spec.picture else tensor,)
+            return (base64_elements(tensor) if spec.picture and tensor.from_json else tensor,)
     problem = input_problem(card.name, card.inputs, tensors, max_items=card.max_items)
     if problem is not None:
         raise WireError(problem)

@@ -34,6 +34,14 @@ def picture_work(card: ModelCard, inputs: tuple[Tensor, ...]) -> int:
             backend leaves it out alone.
     """
     weights: list[Weight | None] = []
+    if len(inputs) == 1 and inputs[0].name in card.pictures and math.prod(inputs[0].shape) == 1:
+        # One picture, as nearly always, is too large or not; written out without all else.
+        weight = weight_of(memoryview(inputs[0].raw)[4:_BEGINNING_BYTES])
+        if weight is None:
+            return 0
+        allowed = card.max_pixels is None or weight.width * weight.height <= card.max_pixels
+        if allowed and (card.max_batch_pixels is None or weight.work <= card.max_batch_pixels):
+            return weight.work
     for tensor in inputs:
         if tensor.name in card.pictures:
             if math.prod(tensor.shape) == 1:

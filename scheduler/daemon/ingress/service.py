@@ -189,7 +189,7 @@ class InferenceService:
                 self.shares.take(place)
             elif (refusal := await self.shares.make_room(place)) is not None:
                 raise Refused(refusal)
-            if self.unmeasured.holds(call):
+            if self.unmeasured.any and self.unmeasured.holds(call):
                 await self.unmeasured.wait(call)
             self.pictures.seen(call.client)
             return await (self._with_pictures(call) if call.picture_work else self._runner.submit(call))

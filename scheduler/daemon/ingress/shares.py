@@ -33,7 +33,9 @@ class Place(OwnCancellation):
 
     def __init__(self, shares: Shares, key: str, body_bytes: int) -> None:
         """Takes no room yet."""
-        super().__init__()
+        # As its base does it, without a call: one is made for each request.
+        self._task = asyncio.current_task()
+        self.asked = False
         self._shares = shares
         self._gone: asyncio.Future[None] | None = None
         self.key = key
@@ -87,13 +89,17 @@ class Shares:
         """Counts a request in."""
         self.requests += 1
         self._bytes += place.body_bytes
-        self._held.setdefault(place.key, {})[place] = None
-        self._held_bytes[place.key] = self._held_bytes.get(place.key, 0) + place.body_bytes
+        held = self._held.get(place.key)
+        if held is None:
+            held = self._held[place.key] = {}
+            self._held_bytes[place.key] = 0
+        held[place] = None
+        self._held_bytes[place.key] += place.body_bytes
 
     def end(self, place: Place) -> None:
         """Counts a request out, if it is counted in."""
-        held = self._held.get(place.key, {})
-        if place not in held:
+        held = self._held.get(place.key)
+        if held is None or place not in held:
             return
         del held[place]
         self.requests -= 1

@@ -33,6 +33,8 @@ class Unmeasured:
         self._clock, self._why = clock, why
         self._classes: dict[tuple[str, str], ServiceClass] = {}
         """By model and name: classes that only the edge can serve, and not yet."""
+        self.any = False
+        """Whether there are such classes."""
         self._max_timeout_s = 0.0
         self._max_requests = self._max_bytes = 0
         self._requests = self._bytes = 0
@@ -49,6 +51,7 @@ class Unmeasured:
             for each in model.classes
             if each.edge_only or not model.tiers
         }
+        self.any = bool(self._classes)
         self._max_timeout_s = config.daemon.max_timeout_s
         self._max_requests, self._max_bytes = config.engine.queue_max_requests, config.engine.queue_max_bytes
         self._wake()
