@@ -46,6 +46,10 @@ READY_LIMIT_S = 1.0
 MEASURING_LIMIT_S = 6.0
 """Longest that it waits for the measurement of models on the edge; what is measured later is used then."""
 
+YOUNG_OBJECTS = 10_000
+"""Objects that are made beyond those that go before the young ones are searched for cycles. Requests in hand are some
+forty each, and none of them is a cycle: with Python's 700 each is looked at again and again."""
+
 WRITING_LIMIT_S = 1.0
 """Part of the drain limit that is kept for writing the last answers."""
 
@@ -241,6 +245,7 @@ class Daemon:
         # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
         self._service.ready = True
         models = ",".join(model.name for model in self._config.models)
         listeners: dict[str, object] = {"host": host, "port": port}
