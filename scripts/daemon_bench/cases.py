@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -80,17 +80,18 @@ def requests(case: Case, seed: int = 1) -> Sequence[bytes]:
 
 def _request(form: str, picture: bytes) -> bytes:
     if form == "classify":
-        return _post("/v1/classify/digits", picture, {"Content-Type": "image/png"})
+        return post("/v1/classify/digits", picture, {"Content-Type": "image/png"})
     if form == "json":
         text = base64.b64encode(picture).decode()
         image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
-        return _post("/v2/models/digits/infer", orjson.dumps({"inputs": [image]}), {"Content-Type": "application/json"})
+        return post("/v2/models/digits/infer", orjson.dumps({"inputs": [image]}), {"Content-Type": "application/json"})
     tensor = wire.Tensor.from_elements("image", [picture])
     encoded = wire.encode_request(wire.InferRequest("bench", (tensor,), binary_by_default=True))
-    return _post("/v2/models/digits/infer", encoded.body, encoded.headers)
+    return post("/v2/models/digits/infer", encoded.body, encoded.headers)
 
 
-def _post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Returns a request as it goes over the wire."""
     said = {
         "Host": "127.0.0.1:8600",
         **headers,

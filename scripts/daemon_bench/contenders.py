@@ -30,10 +30,20 @@ url = "http://127.0.0.1:{edge}"
 queue_max_requests = 4000
 [[model]]
 name = "digits"
-edge_profile = "orin-resnet50"
+edge_profile = "{profile}"
 [[model.class]]
-slo_s = 2.0
+slo_s = {slo_s}
 {tier}
+"""
+_CARD_CONFIG = """
+[daemon]
+port = 0
+[edge]
+url = "http://127.0.0.1:{edge}"
+[[model]]
+card = "digits"
+[[model.class]]
+slo_s = {slo_s}
 """
 _FUNCTION = """
 [function]
@@ -49,6 +59,40 @@ function = "digits"
 profile = "fc-resnet50-1gb"
 memory_gb = 1.0
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Service times of the stub behind a server: alpha_s + beta_s * b seconds for a batch of b, one after the other."""
+
+    alpha_s: float
+    beta_s: float
+    max_batch: int
+
+    @property
+    def max_rps(self) -> float:
+        """Items a second in batches of the largest size."""
+        return self.max_batch / (self.alpha_s + self.beta_s * self.max_batch)
+
+    def profile(self, folder: Path) -> Path:
+        """Writes an edge profile of these times; returns its file."""
+        path = folder / "stub.json"
+        said = {
+            "name": "stub",
+            "backend": "edge",
+            "model": "digits",
+            "device": "stub",
+            "source": "scripts/daemon_bench",
+            "date": "2026-11-30",
+            "note": "Made up.",
+            "rows": [],
+            "alpha_s": self.alpha_s,
+            "beta_s": self.beta_s,
+            "max_batch": self.max_batch,
+            "environment": {},
+        }
+        path.write_text(json.dumps(said))
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +122,16 @@ def bare(kind: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def daemon(name: str, checkout: Path, folder: Path, *, both: bool, stages: Path | None = None) -> Iterator[Server]:
+def daemon(
+    name: str,
+    checkout: Path,
+    folder: Path,
+    *,
+    both: bool = False,
+    stages: Path | None = None,
+    service: Service | None = None,
+    slo_s: float = 2.0,
+) -> Iterator[Server]:
     """Starts a checkout's daemon with an edge of its own, and with functions too.
 
     Args:
@@ -87,11 +140,18 @@ def daemon(name: str, checkout: Path, folder: Path, *, both: bool, stages: Path 
         folder: for its files.
         both: whether it has functions.
         stages: where to write in which stages its time goes, of this checkout; None: it is not looked at.
+        service: times of the edge; None: it answers at once.
+        slo_s: of its requests.
     """
     folder.mkdir(exist_ok=True)
     environ = {"BENCH_KEY_ID": _KEY, "BENCH_KEY_SECRET": _SECRET}
     with contextlib.ExitStack() as stack:
-        _, edge = stack.enter_context(started([sys.executable, "-m", "scripts.daemon_bench.edge"], core=1))
+        stub = [sys.executable, "-m", "scripts.daemon_bench.edge"]
+        profile = "orin-resnet50"
+        if service is not None:
+            stub += [str(service.alpha_s), str(service.beta_s)]
+            profile = str(service.profile(folder))
+        _, edge = stack.enter_context(started(stub, core=1))
         function = ""
         if both:
             local = folder / "local-fc.toml"
@@ -100,11 +160,26 @@ def daemon(name: str, checkout: Path, folder: Path, *, both: bool, stages: Path 
             _, port = stack.enter_context(started(command, core=1))
             function = _FUNCTION.format(port=port)
         config = folder / "bench.toml"
-        config.write_text(_CONFIG.format(edge=edge, function=function, tier=_TIER if both else ""))
+        config.write_text(
+            _CONFIG.format(edge=edge, function=function, tier=_TIER if both else "", profile=profile, slo_s=slo_s)
+        )
         watched = ["scheduler.cli"] if stages is None else ["scripts.daemon_bench.stages", str(stages)]
         command = [sys.executable, "-m", *watched, "serve", "--config", str(config)]
         process, port = stack.enter_context(started(command, core=0, cwd=checkout, environ=environ))
         yield Server(name, port, process.pid)
+
+
+@contextlib.contextmanager
+def real_edge(folder: Path, *, slo_s: float) -> Iterator[Server]:
+    """Starts this checkout's daemon with edgeburst-edge, which serves the shipped network for digits."""
+    command = [sys.executable, "-m", "edge_server", "--port", "0", "--model", "digits", "--log-level", "warning"]
+    with contextlib.ExitStack() as stack:
+        _, edge = stack.enter_context(started(command, core=1))
+        config = folder / "bench.toml"
+        config.write_text(_CARD_CONFIG.format(edge=edge, slo_s=slo_s))
+        command = [sys.executable, "-m", "scheduler.cli", "serve", "--config", str(config)]
+        process, port = stack.enter_context(started(command, core=0))
+        yield Server("daemon", port, process.pid)
 
 
 @contextlib.contextmanager

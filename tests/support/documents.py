@@ -48,6 +48,7 @@ _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 _LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
 _FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
+_MLPERF = NotRun("minutes", "tests/integration/test_mlperf.py")
 _RECORDED = NotRun("what a daemon of the reader has recorded", "tests/unit/test_what_if.py")
 NOT_RUN: Mapping[str, NotRun] = {
     "edgeburst simulate --recorded arrivals/ --config edgeburst.toml --from 2026-11-29 --to 2026-11-30": _RECORDED,
@@ -134,6 +135,9 @@ NOT_RUN: Mapping[str, NotRun] = {
     "EDGEBURST_TRACES=DIR .venv/bin/python -m scripts.limits": _LIMITS,
     ".venv/bin/python -m scripts.limits --rows 0.6x2.4,1x3 --requests 5000": _LIMITS,
     ".venv/bin/python -m scripts.limits --lookahead": _LIMITS,
+    ".venv/bin/python -m scripts.mlperf": _MLPERF,
+    ".venv/bin/python -m scripts.mlperf --seconds 5 --edge digits --rps 100 --offline-rps 1500": _MLPERF,
+    ".venv/bin/python -m scripts.mlperf --url http://127.0.0.1:8600 --scenario Server --rps 50": _MLPERF,
     ".venv/bin/python -m scripts.sensitivity": NotRun("minutes", "tests/unit/test_sensitivity.py"),
     ".venv/bin/python -m scripts.train_digits --out FOLDER": NotRun("minutes", "tests/integration/test_models.py"),
     ".venv/bin/python -m scripts.config_reference --write": NotRun(
