@@ -20,6 +20,14 @@ def state_metrics(status: Mapping[str, Any]) -> Iterator[Metric]:
         yield GaugeMetricFamily("edgeburst_state_up", "1 while the state folder can be used.", value=state["up"])
         failures = "Times that the state folder could not be used."
         yield CounterMetricFamily("edgeburst_state_failures", failures, value=state["failures"])
+    recording = status.get("recording")
+    if isinstance(recording, Mapping) and recording.get("folder"):
+        text = "1 while arrivals can be recorded."
+        yield GaugeMetricFamily("edgeburst_recording_up", text, value=not recording["failure"])
+        text = "Arrivals and cancellations that were recorded."
+        yield CounterMetricFamily("edgeburst_recording_written", text, value=recording["written"])
+        text = "Arrivals and cancellations that could not be recorded."
+        yield CounterMetricFamily("edgeburst_recording_lost", text, value=recording["lost"])
 
 
 def circuits_opened(status: Mapping[str, Any]) -> Iterator[Metric]:

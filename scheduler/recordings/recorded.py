@@ -1,12 +1,17 @@
 """Reads what a daemon recorded: one file, or all files of a folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from scheduler.recordings.layout import COLUMNS, MAGIC, SUFFIX, Block, Kind, RecordingError, read_blocks
-from scheduler.recordings.traffic import Traffic, joined
+from scheduler.recordings.layout import COLUMNS, MAGIC, SUFFIX, Block, Events, Kind, RecordingError, read_blocks
+from scheduler.recordings.traffic import Seconds, Traffic, joined
+
+ROUNDING_S = 1e-3
+"""A request is not cancelled before it came, but for how times are read."""
 
 
 def read_recorded(path: Path, *, begin_s: float = -np.inf, end_s: float = np.inf) -> Traffic:
@@ -23,8 +28,7 @@ def read_recorded(path: Path, *, begin_s: float = -np.inf, end_s: float = np.inf
     notes: list[str] = []
     parts: list[Traffic] = []
     ends: list[Traffic] = []
-    for file in _files(path):
-        part = _read(file, notes)
+    for part in _with_later_ends(_read(file, notes) for file in _files(path)):
         # Of what is not asked for only the first and the last request are kept: a folder may hold more than the memory.
         ends.append(part.at(np.arange(len(part))[:: max(1, len(part) - 1)]))
         if len(found := part.between(begin_s, end_s)):
@@ -74,7 +78,46 @@ def _unreadable(path: Path, error: OSError) -> RecordingError:
     return RecordingError(f"cannot read the recording {path}: {error.strerror or error}{mend}")
 
 
-def _read(path: Path, notes: list[str]) -> Traffic:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What a file holds: requests by arrival, with their numbers and clocks, and cancellations of none of them."""
+
+    traffic: Traffic
+    numbers: npt.NDArray[np.uint32]
+    clock_s: Seconds
+    strays: Events
+
+
+def _with_later_ends(files: Iterable[_File]) -> Iterator[Traffic]:
+    """Yields the requests of each file, with the cancellations that came when the next file had begun.
+
+    Another process counts its requests anew, so that a file goes on with another one only where its numbers do.
+    """
+    before: _File | None = None
+    for file in files:
+        if before is not None:
+            goes_on = len(before.numbers) and (not len(file.numbers) or file.numbers.min() > before.numbers.max())
+            if goes_on and len(file.strays):
+                _cancel(before.traffic.cancelled_s, before.numbers, before.clock_s, file.strays)
+            yield before.traffic
+        before = file
+    if before is not None:
+        yield before.traffic
+
+
+def _cancel(cancelled_s: Seconds, numbers: npt.NDArray[np.uint32], clock_s: Seconds, gone: Events) -> Events:
+    """Notes after how many seconds requests were cancelled; returns the cancellations of none of them."""
+    place = {int(number): at for at, number in enumerate(numbers)} if len(gone) else {}
+    strays = np.ones(len(gone), dtype=bool)
+    for row, event in enumerate(gone):
+        at = place.get(int(event["request"]))
+        if at is not None and event["clock_s"] >= clock_s[at] - ROUNDING_S:
+            cancelled_s[at], strays[row] = max(0.0, float(event["clock_s"] - clock_s[at])), False
+    left: Events = gone[strays]
+    return left
+
+
+def _read(path: Path, notes: list[str]) -> _File:
     """Returns the requests of a file; adds to the notes where it is damaged."""
     blocks: list[Block] = []
     try:
@@ -82,7 +125,7 @@ def _read(path: Path, notes: list[str]) -> Traffic:
             blocks.extend(_sound(read_blocks(file), path, notes))
     except OSError as error:
         raise _unreadable(path, error) from None
-    return _traffic(blocks)
+    return _contents(blocks)
 
 
 def _sound(blocks: Iterator[Block], path: Path, notes: list[str]) -> Iterator[Block]:
@@ -99,7 +142,7 @@ def _sound(blocks: Iterator[Block], path: Path, notes: list[str]) -> Iterator[Bl
         notes.append(f"{path} {error}: what follows is left out")
 
 
-def _traffic(blocks: list[Block]) -> Traffic:
+def _contents(blocks: list[Block]) -> _File:
     """Returns the requests of one file, whose times are those of its first block's clock."""
     numbers: dict[Kind, int] = {}
     tables = [block.events for block in blocks]
@@ -114,12 +157,7 @@ def _traffic(blocks: list[Block]) -> Traffic:
     arrived = table[came]
     clock_s = arrived["clock_s"]
     cancelled_s = np.full(len(arrived), np.nan)
-    gone = table[~came]
-    place = {int(number): at for at, number in enumerate(arrived["request"])} if len(gone) else {}
-    for event in gone:
-        at = place.get(int(event["request"]))
-        if at is not None:
-            cancelled_s[at] = max(0.0, float(event["clock_s"] - clock_s[at]))
+    strays = _cancel(cancelled_s, arrived["request"], clock_s, table[~came])
     whole = Traffic(
         times_s=clock_s + (blocks[0].ahead_s if blocks else 0.0),
         dated=True,
@@ -131,4 +169,5 @@ def _traffic(blocks: list[Block]) -> Traffic:
         timeouts_s=arrived["timeout_s"].astype(np.float64),
         cancelled_s=cancelled_s,
     )
-    return whole.at(np.argsort(whole.times_s, kind="stable"))
+    order = np.argsort(whole.times_s, kind="stable")
+    return _File(whole.at(order), arrived["request"][order], clock_s[order], strays)

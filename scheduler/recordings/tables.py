@@ -163,6 +163,12 @@ def of_rows(table: Table, columns: Columns, rng: np.random.Generator) -> Traffic
     times_s, dated, note = _times(table, at, columns)
     names = [name.lower() for name in table.names]
     counted = [index for index, name in enumerate(names) if name in COUNT_NAMES and index != at]
+    if len(counted) > 1:
+        which = ", ".join(table.names[index] for index in counted)
+        raise RecordingError(
+            f"{table.path}:{table.lines[0] - 1}: several columns may be counts ({which}); leave one, or name the others"
+            " otherwise"
+        )
     if counted:
         return _of_counts(table, times_s, table.whole(counted[0], "count"), rng)
     falls = int((np.diff(times_s) < 0).sum())

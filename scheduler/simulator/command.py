@@ -232,15 +232,17 @@ def _run(args: argparse.Namespace, scenario: Scenario, simulation: Simulation, r
         summary = {"partial": partial, **summary}
     if args.clients is not None:
         summary["answered_rps"] = answered_rps(journal)
-    if args.rows is not None:
-        write_rows(journal, args.rows)
-    if ring is not None:
-        write_explanations(ring, requests, args.explain)
     if args.json:
         json.dump(summary, sys.stdout)
         print()
     else:
         print_table(summary)
+    # After the summary: a file that cannot be written takes nothing from it.
+    sys.stdout.flush()
+    if args.rows is not None:
+        write_rows(journal, args.rows)
+    if ring is not None:
+        write_explanations(ring, requests, args.explain)
     return 130 if partial else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,11 +65,10 @@ def run(args: argparse.Namespace) -> int:
     traffic, when = _traffic(args)
     configured, changed = _sites(args, traffic)
     outcome = _run(args, traffic, changed, scale=given(args, "rate_scale"))
-    if args.rows is not None:
-        write_rows(outcome.journal, args.rows)
     about: dict[str, Any] = {**when, "notes": [*traffic.notes, *changed.notes, *outcome.notes]}
     if args.compare:
         _compare(args, _run(args, traffic, configured), outcome, about)
+        _write_rows(args, outcome)
         return 0
     summary = {**about, **outcome.summary}
     if args.json:
@@ -76,7 +76,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _tell(about["notes"])
         simulator_command.print_table({key: _inline(value) for key, value in summary.items() if key != "notes"})
+    _write_rows(args, outcome)
     return 0
+
+
+def _write_rows(args: argparse.Namespace, outcome: Outcome) -> None:
+    # After the summary: a file that cannot be written takes nothing from it.
+    if args.rows is not None:
+        sys.stdout.flush()
+        write_rows(outcome.journal, args.rows)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -124,6 +124,20 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
     assert len(found) == KEPT[0] + 1
 
 
+@pytest.mark.parametrize("leap_s", [10**8, -(10**8)])
+def test_a_wall_clock_that_is_wrong_for_a_while_empties_no_history(tmp_path: Path, leap_s: int) -> None:
+    first = a_feed()
+    count(first)
+    kept(tmp_path, first)
+    for second in range(3):
+        wrong = a_feed(NOW_S + leap_s + second)
+        count(wrong)
+        kept(tmp_path, wrong)
+    right = a_feed(NOW_S + 60)
+    HistoryKeeper(right, tmp_path)
+    assert [bucket.cells[0].within for _, bucket in right.history.minutes(NOW_S - 3600)] == [1]
+
+
 def test_a_folder_that_cannot_be_used_keeps_the_daemon_from_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

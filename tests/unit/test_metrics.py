@@ -274,6 +274,16 @@ class TestStatus:
         assert value(counted, "circuit_openings_total", place="edge:main", model="") == 2
         assert value(counted, "late_answers_total") == 7
 
+    def test_a_recording_shows_what_it_lost_and_whether_it_can_be_written(self) -> None:
+        state = {"folder": None}
+        recording = {"folder": "/var/lib/edgeburst/arrivals", "written": 90, "lost": 4, "failure": "the disk is full"}
+        shown = told({"engine": {}, "state": state, "recording": recording})
+        names = ("recording_up", "recording_written_total", "recording_lost_total")
+        assert [value(shown, name) for name in names] == [0.0, 90.0, 4.0]
+        assert (
+            value(told({"engine": {}, "state": state, "recording": {"folder": None}}), "recording_lost_total") is None
+        )
+
     def test_a_shared_edge_shows_the_wait_behind_other_daemons_and_whether_forecasts_count_with_it(self) -> None:
         counted = told(STATUS)
         names = ("edge_shared", "edge_others_wait_seconds", "edge_others_wait_observed_seconds")

@@ -176,6 +176,71 @@ def test_files_that_are_too_old_or_too_much_are_removed_the_oldest_first(tmp_pat
     assert (read_recorded(tmp_path / "small").times_s - WALL_S).tolist() == list(range(40 - len(kept), 40))
 
 
+def begun(world: World, at_s: float, *, ahead_s: float = 0.0) -> Path:
+    """Returns the file of an arrival at a time, whose wall clock is off by so much; it is written as of then."""
+    world.now_s, world.ahead_s = at_s, WALL_S + ahead_s
+    world.arrive(a_request(1, at_s))
+    world.write()
+    (path,) = [path for path in world.files.folder.iterdir() if path == world.files._path]
+    os.utime(path, (world.wall_s(), world.wall_s()))
+    return path
+
+
+def test_a_wall_clock_that_leaps_ahead_removes_no_recording_until_that_time_has_passed(tmp_path: Path) -> None:
+    world = World(tmp_path, keep_days=2.0)
+    before = [begun(world, day * DAY_S * 1.01) for day in range(2)]
+    years_s = 5000 * DAY_S
+    ahead = begun(world, 1.5 * DAY_S, ahead_s=years_s)
+    assert all(path.exists() for path in before)
+    back = begun(world, 1.6 * DAY_S)
+    kept = sorted(tmp_path.iterdir())
+    assert kept == [*before, ahead, back]
+    assert len(read_recorded(tmp_path)) == 4
+    # The clock is right again, and what is two days old goes when that is certain.
+    for part in range(1, 6):
+        begun(world, (1.6 + part) * DAY_S)
+    assert not any(path.exists() for path in (*before, ahead, back))
+
+
+def test_a_daemon_that_starts_with_a_clock_far_ahead_keeps_what_there_is(tmp_path: Path) -> None:
+    old = begun(World(tmp_path, keep_days=2.0), 0.0)
+    later = World(tmp_path, keep_days=2.0)
+    begun(later, 10.0, ahead_s=900 * DAY_S)
+    begun(later, 10.0 + 1.5 * DAY_S, ahead_s=900 * DAY_S)
+    assert old.exists()
+    begun(later, 10.0 + 3.0 * DAY_S, ahead_s=900 * DAY_S)
+    assert not old.exists()
+
+
+def test_after_the_wall_clock_was_set_back_files_are_still_in_order_and_the_oldest_go_first(tmp_path: Path) -> None:
+    world = World(tmp_path, max_bytes=4096, keep_bytes=4096 + 250)
+    paths = [begun(world, float(number), ahead_s=-30.0 * number) for number in range(12)]
+    assert paths == sorted(paths)
+    kept = [path for path in paths if path.exists()]
+    assert 1 < len(kept) < 12
+    assert kept == paths[-len(kept) :]
+
+
+def test_a_cancellation_after_the_next_file_has_begun_is_that_of_its_request(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for number in (5, 6):
+        world.arrive(a_request(number, 1.0))
+    world.write()
+    world.files.close()
+    world.now_s = 1.25
+    world.recorder.hear([RequestCancelled(6)], world.now_s)
+    world.arrive(a_request(7, 1.5))
+    world.write()
+    assert read_recorded(tmp_path).cancelled_s.tolist() == pytest.approx([math.nan, 0.25, math.nan], nan_ok=True)
+    # Of another process the same numbers are other requests.
+    other = World(tmp_path)
+    other.now_s = 2.0
+    other.recorder.hear([RequestCancelled(7)], other.now_s)
+    other.arrive(a_request(1, 2.0))
+    other.write()
+    assert np.isnan(read_recorded(tmp_path).cancelled_s).sum() == 3
+
+
 def test_a_file_of_another_program_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x" * 10_000)
     world = World(tmp_path, max_bytes=4096, keep_bytes=8192)

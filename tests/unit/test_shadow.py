@@ -15,6 +15,7 @@ from scheduler.control import Control
 from scheduler.daemon.runner import Runner
 from scheduler.daemon.shadow import live as live_module
 from scheduler.daemon.shadow.loop_share import PAUSE_S
+from scheduler.daemon.shadow.report import page_values
 from scheduler.daemon.shadow.shadow import Shadow
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.messages import ComputePlan, LimitsChanged
@@ -224,7 +225,12 @@ def test_a_bad_file_is_told_and_an_old_configuration_stays(caplog: pytest.LogCap
         assert "live" not in report
         shadow.use(reading(LIVE, LIVE))
         shadow.refuse("shadow.toml:3: no such key")
-        assert shadow.report()["state"] != "refused"
+        report = shadow.report()
+        assert report["state"] != "refused"
+        assert report["refused"] == "shadow.toml:3: no such key; the shadow's old configuration stays in use"
+        assert page_values(report)["shadow"]["refused"] == report["refused"]
+        shadow.use(reading(LIVE, LIVE))
+        assert shadow.report()["refused"] == ""
 
     run_virtual(main())
     assert "the daemon serves without a shadow" in str(caplog.records[0].__dict__["fields"])

@@ -134,6 +134,10 @@ def test_the_file_of_explain_gives_dates_kinds_and_cancellations_over_its_rotate
             "trace.csv has several columns that may be times (a, b); say which: --time-column NAME",
         ),
         ("time,timestamp\n1,2\n", "several columns that may be times (time, timestamp)"),
+        (
+            "time,count,requests\n1,2,3\n2,2,3\n",
+            "trace.csv:1: several columns may be counts (count, requests); leave one, or name the others otherwise",
+        ),
         ("name,kind\nx,y\n", "trace.csv has no column of times, only name, kind; a time is a date or a number"),
         (
             "time,n\n1,x\nsoon,y\n",

@@ -378,3 +378,16 @@ def test_what_a_recorder_writes_is_what_is_simulated(tmp_path: Path, capsys: pyt
     asyncio.run(recorder.close())
     found = simulate(capsys, "--recorded", tmp_path / "arrivals", "--config", config)
     assert (found["requests"], found["answered"], list(found["tenants"])) == (50, 50, ["lab"])
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_file_of_rows_that_cannot_be_written_takes_nothing_from_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, recorded: bool
+) -> None:
+    source = (
+        ("--recorded", record(tmp_path / "arrivals", seconds=2)) if recorded else ("--poisson", 20, "--requests", 50)
+    )
+    assert main(["simulate", *map(str, source), "--rows", str(tmp_path / "none" / "rows.csv"), "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["requests"] > 0
+    assert "rows.csv" in said.err

@@ -272,7 +272,9 @@ class RecordSection(Section):
         description="Folder of the recordings, about 15 bytes a request; it is made if it is missing; empty: none.",
     )
     max_bytes: int = Field(default=16 * 2**20, ge=4096, le=2**40, description="Size at which another file begins.")
-    keep_days: float = Field(default=14.0, gt=0, le=36500, description="Days after which a file is removed.")
+    keep_days: float = Field(
+        default=14.0, ge=1, le=36500, description="Days after which a file is removed; each holds up to a day."
+    )
     keep_bytes: int = Field(
         default=2**30, ge=8192, le=2**50, description="Size of all files together, above which the oldest are removed."
     )

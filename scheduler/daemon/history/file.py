@@ -24,6 +24,16 @@ PRAGMA user_version = {SCHEMA};
 """
 
 
+_REMOVE_OLD = """
+DELETE FROM buckets WHERE step_s = :step_s AND at_s <= (SELECT at_s FROM buckets
+    WHERE step_s = :step_s AND at_s <= :now_s ORDER BY at_s DESC LIMIT 1 OFFSET :kept)
+"""
+_REMOVE_FUTURE = """
+DELETE FROM buckets WHERE step_s = :step_s AND at_s >= (SELECT at_s FROM buckets
+    WHERE step_s = :step_s AND at_s > :now_s ORDER BY at_s LIMIT 1 OFFSET :kept)
+"""
+
+
 class HistoryFile:
     """Reads and writes the rows; every call blocks, and all come from one thread at a time."""
 
@@ -55,7 +65,10 @@ class HistoryFile:
         return self._read(self._sound())
 
     def save(self, names: Sequence[Key], rows: Sequence[Row], *, now_s: int) -> None:
-        """Writes rows, and removes those that are too old or lie in the future.
+        """Writes rows, and removes the oldest of those that are too many.
+
+        They are counted, in the past and in the future each for itself, and not judged by their age: a wall clock that
+        is wrong for an hour would empty the file.
 
         Raises:
             sqlite3.Error: the disk is full or cannot be written.
@@ -67,10 +80,8 @@ class HistoryFile:
             connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?, ?)", new)
             connection.executemany("INSERT OR REPLACE INTO buckets VALUES (?, ?, ?)", rows)
             for step_s, kept in zip(STEPS_S, KEPT, strict=True):
-                connection.execute(
-                    "DELETE FROM buckets WHERE step_s = ? AND (at_s < ? OR at_s > ?)",
-                    (step_s, now_s - step_s * kept, now_s),
-                )
+                for statement in (_REMOVE_OLD, _REMOVE_FUTURE):
+                    connection.execute(statement, {"step_s": step_s, "now_s": now_s, "kept": kept})
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -18,10 +18,11 @@ export function showShadow() {
   fill("shadow", told, () => {
     const trouble = STATES[told.state], file = told.config.split("/").pop();
     const note = trouble ? el("p", { class: told.state === "waiting" ? "note" : "warn" }, "The shadow " + trouble + ": " + told.message + ".") : null;
+    const refused = told.refused ? el("p", { class: "warn" }, "At the last reload: " + told.refused + ".") : null;
     if (!told.live) return note || none("The shadow has no figures yet.");
     const places = [...new Set([...Object.keys(told.live.places), ...Object.keys(told.shadow.places)])].sort();
     return [
-      note,
+      note, refused,
       table(["", ["Money", "n"], ["Within SLO", "n"], ["p99", "n"], ...places.map((where) => [place(where), "n"]), ["Refused", "n"], ["Ended", "n"]], [row("live", told.live, places), row("shadow (" + file + ")", told.shadow, places)], "Live and shadow"),
       el("p", { class: "note" }, "Of the same requests, for " + span(told.counted_s) + ", each by its own SLO. The shadow is simulated: it sends nothing and spends nothing."),
     ];

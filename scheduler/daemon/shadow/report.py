@@ -54,7 +54,7 @@ def page_values(report: Mapping[str, Any] | None) -> dict[str, Any]:
         for name in ("live", "shadow")
         if (each := report.get(name)) is not None
     }
-    told = {name: report[name] for name in ("state", "message", "config")}
+    told = {name: report[name] for name in ("state", "message", "refused", "config")}
     return {"shadow": {**told, "counted_s": round(report["counted_s"]), **sides}}
 
 

@@ -82,6 +82,8 @@ class Shadow:
         self._random = random.Random(self.seed)
         self._live: Live | None = None
         self._state, self._message = STARTING, ""
+        self._refused = ""
+        """Why its file was refused at the last reload, while an older configuration stays in use."""
         self._reading: Reading | None = None
         self._tallies = {"live": Tally(), "shadow": Tally()}
         self._spent = {"live": 0.0, "shadow": 0.0}
@@ -121,6 +123,7 @@ class Shadow:
 
     def use(self, reading: Reading) -> None:
         """Uses a configuration; the comparison begins anew where that, or the live one, is another than before."""
+        self._refused = ""
         if reading == self._reading and self._state in (HEARING, PAUSED):
             return
         self._leave()
@@ -136,7 +139,8 @@ class Shadow:
             self._state, self._message = REFUSED, f"{error}; mend the file and reload (SIGHUP)"
             log(logging.ERROR, "shadow_refused", message=f"{error}; the daemon serves without a shadow")
         else:
-            log(logging.ERROR, "shadow_refused", message=f"{error}; the shadow's old configuration stays in use")
+            self._refused = f"{error}; the shadow's old configuration stays in use"
+            log(logging.ERROR, "shadow_refused", message=self._refused)
 
     def hear(self, messages: Sequence[Message], commands: Sequence[Command], now_s: float) -> None:
         """Notes one call of the live engine; it is looked at when its commands have been performed."""
@@ -169,6 +173,7 @@ class Shadow:
         found: dict[str, Any] = {
             "state": state,
             "message": message,
+            "refused": self._refused,
             "config": str(self.path),
             "seed": self.seed,
             "loop_share": self._share.share(now_s),
