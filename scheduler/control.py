@@ -86,7 +86,7 @@ class Control:
             limits: what operators have set already, by model.
             memory: what an earlier process knew; it is taken up at the first call, where it is still true.
         """
-        self._settings = settings
+        self._settings, self._has_functions = settings, any(model.tiers for model in settings.models)
         self._memory = memory
         self._remembered_plan = PlanMemory()
         self._others: list[Remembered] = []
@@ -262,8 +262,7 @@ class Control:
         idle_s, interval_s = now_s - self._last_transfer_s, self._settings.probe_interval_s
         if idle_s < min(STARVED_PROBE_S, interval_s) or now_s - self._last_arrival_s >= TICKING_S:
             return False
-        has_function = any([model.tiers for model in self._settings.models])
-        return has_function and (idle_s >= interval_s or starved(now_s))
+        return self._has_functions and (idle_s >= interval_s or starved(now_s))
 
     def limits(self, model: str) -> Limits:
         """Returns what an operator set for a model, served just now or not, within what the edge servers take."""
@@ -308,7 +307,7 @@ class Control:
 
         The plan that is made for it at once has one buffer for all classes of a model; a better one is asked for.
         """
-        self._settings = settings
+        self._settings, self._has_functions = settings, any(model.tiers for model in settings.models)
         self._estimates.settings_changed(settings)
         if any(model.tiers and not model.buffers for model in settings.models):
             self._found(Finding("settings", "functions planned for the reloaded configuration"))

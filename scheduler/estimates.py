@@ -270,7 +270,7 @@ class Estimates:
             return
         model.lessons += 1
         self.note_change()
-        if batch.backend is Backend.EDGE:
+        if batch.place.backend is Backend.EDGE:
             name = batch.place.name
             if (service := model.edges.get(name)) is not None:
                 now_s = batch.sent_at_s + report.elapsed_s

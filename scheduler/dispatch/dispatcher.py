@@ -93,8 +93,9 @@ class Dispatcher:
             self._send_to_idle(now_s)
         elif (slot.occupancy.batch_id is None or edges.leading) and slot.circuit.usable(now_s):
             self._send_edge(slot, now_s)
-        for queued, place in self.hedging.to_functions(now_s) if now_s >= self.hedging.soonest_s else ():
-            self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
+        if self.hedging.look_at_s and now_s >= self.hedging.soonest_s:
+            for queued, place in self.hedging.to_functions(now_s):
+                self.placing.note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         if len(lanes) == 1:
             queues = lanes[0]
             if queues.any_bisected or queues.overdue.items:
@@ -250,7 +251,10 @@ class Dispatcher:
         if held or not slot.occupancy.idle:
             return False
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
-        for queues in self.lanes.all:
+        hedges = bool(self.hedging.look_at_s)
+        for queues in lanes:
+            if not hedges and not queues.deferred.items:
+                continue
             hedged = self.hedging.for_edge(slot, queues, (), now_s=now_s)
             members = hedged or deferred_batch(slot, queues, now_s=now_s)
             if members:
@@ -276,19 +280,24 @@ class Dispatcher:
         if composition.chosen:
             for queued in composition.piggybacked:
                 self.placing.note_move(queued, Cause.PIGGYBACK, slot.place, State.EDGE_BATCH, now_s=now_s)
-            hedged = self.hedging.for_edge(slot, queues, composition.chosen, now_s=now_s)
-            self._note_hedged(slot, hedged, now_s=now_s)
+            hedged = []
+            if self.hedging.look_at_s:
+                hedged = self.hedging.for_edge(slot, queues, composition.chosen, now_s=now_s)
+                self._note_hedged(slot, hedged, now_s=now_s)
             slot.send((*composition.chosen, *hedged), queues, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
-        self.placing.assign_all(composition.dropped, Cause.EDGE_SENT, now_s=now_s)
-        self.placing.assign_all(
-            next_in_line(queues, composition.left, slot, self.edges, self.function.side, now_s=now_s),
-            Cause.EDGE_SENT,
-            now_s=now_s,
-        )
+        if composition.dropped:
+            self.placing.assign_all(composition.dropped, Cause.EDGE_SENT, now_s=now_s)
+        if composition.left or queues.edge_later.items:
+            self.placing.assign_all(
+                next_in_line(queues, composition.left, slot, self.edges, self.function.side, now_s=now_s),
+                Cause.EDGE_SENT,
+                now_s=now_s,
+            )
         if composition.chosen:
             queues.returning.stranger_waits = queues.promised_items > 0
-            self._reclaim_gathered(queues, now_s=now_s)
+            if queues.buffers:
+                self._reclaim_gathered(queues, now_s=now_s)
         return bool(composition.chosen)
 
     def _note_hedged(self, slot: EdgeSide, hedged: Iterable[QueuedRequest], *, now_s: float) -> None:

@@ -32,6 +32,9 @@ def by_urgency(slot: EdgeSide) -> list[ModelQueues]:
 
     Halves of a refused batch come before everything: their requests have waited longest.
     """
+    if len(slot.lanes.all) == 1:
+        queues = slot.lanes.all[0]
+        return [queues] if _has_candidates(slot, queues) and slot.circuit.serves(queues.model.name) else []
     models = [
         queues for queues in slot.lanes.all if _has_candidates(slot, queues) and slot.circuit.serves(queues.model.name)
     ]
@@ -52,8 +55,14 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
     terms, line = queues.edges[slot.edge], queues.edge_later
     times, cap = terms.times or terms.known_times, terms.cap
     now_s += slot.unsure_s(queues)
-    penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     counted_on = queues.next_batches[slot.number].take_all()
+    if len(counted_on) == 1 and not line.items and not queues.overdue.items and not _gathers(queues):
+        # One request waits: it is sent where it can be in time, as the search below would find.
+        items, left_s = counted_on[0].request.items, counted_on[0].request.deadline_s - now_s
+        if items <= times.largest_within(left_s, safe=True) or items <= times.largest_within(left_s, safe=False):
+            return Composition(counted_on)
+        return Composition((), (), counted_on)
+    penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     shared = tenants.several(line.kinds(), counted_on)
     ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared, there=slot.place)
     first, *others = ranks or [NO_RANK]
@@ -139,7 +148,12 @@ def _has_candidates(slot: EdgeSide, queues: ModelQueues) -> bool:
         return False
     if queues.next_batches[slot.number].items or queues.edge_later.items or queues.overdue.items:
         return True
-    return bool(queues.bisected[Backend.EDGE]) or any([buffer.queue.items for buffer in queues.buffers])
+    return bool(queues.bisected[Backend.EDGE]) or _gathers(queues)
+
+
+def _gathers(queues: ModelQueues) -> bool:
+    """Whether requests are gathered for functions."""
+    return any([buffer.queue.items for buffer in queues.buffers]) if queues.buffers else False
 
 
 def _urgency_s(slot: EdgeSide, queues: ModelQueues) -> float:

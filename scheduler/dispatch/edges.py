@@ -357,9 +357,12 @@ class Edges:
         edge = batch.place.name
         if edge not in self.learned.open:
             return False
-        own = next((own for own in self.of_edge if own[0].place == batch.place), ())
-        busy = sum([slot.occupancy.batch_id is not None for slot in own])
-        if busy < len(own) - 1:
+        own: Sequence[EdgeSide] = ()
+        for slots in self.of_edge:
+            if slots[0].place.name == edge:
+                own = slots
+                break
+        if len(own) > 1 and sum([slot.occupancy.batch_id is not None for slot in own]) < len(own) - 1:
             return False
         lanes = self.lanes.all
         ahead = any([slot.occupancy.behind_s > 0.0 for slot in own if not slot.occupancy.idle])

@@ -109,7 +109,8 @@ class ModelQueues:
     @property
     def promised_items(self) -> int:
         """Items in the next batches of all slots."""
-        return sum([batch.items for batch in self.next_batches])
+        batches = self.next_batches
+        return batches[0].items if len(batches) == 1 else sum([batch.items for batch in batches])
 
     @property
     def waits(self) -> bool:
@@ -154,8 +155,12 @@ class ModelQueues:
 
     def times_of(self, batch: Batch) -> ServiceTimes | None:
         """Returns the service tables of the place that a batch was sent to; None where they are not kept any more."""
-        if batch.backend is Backend.EDGE:
-            return next((terms.times for terms in self.edges if terms.name == batch.place.name), None)
+        if batch.place.backend is Backend.EDGE:
+            name = batch.place.name
+            for terms in self.edges:
+                if terms.name == name:
+                    return terms.times
+            return None
         of_tier = [buffer for buffer in self.buffers if buffer.tier.name == batch.tier]
         same = (buffer.times for buffer in of_tier if buffer.plan.size_factor == batch.size_factor)
         return next(same, of_tier[0].times if of_tier else None)

@@ -1,5 +1,6 @@
 """Turns waiting requests into a batch in flight, and keeps the batches in flight and the commands of this call."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -55,25 +56,35 @@ class Outbox:
 
     def send(self, members: Sequence[QueuedRequest], sending: Sending) -> Batch:
         """Sends `members` (not empty, of one model) together."""
-        requests = [q.request for q in members]
+        first, last, items, body_bytes, largest, fresh = members[0].request, math.inf, 0, 0, 0.0, 0
+        for queued in members:
+            request = queued.request
+            of_request, request_bytes = request.items, request.body_bytes
+            items += of_request
+            body_bytes += request_bytes
+            if request.deadline_s < last:
+                last = request.deadline_s
+            if request_bytes / of_request > largest:
+                largest = request_bytes / of_request
+            fresh += queued.copies == 0
         batch = Batch(
             batch_id=self.next_batch_id,
             place=sending.place,
-            model=requests[0].model,
-            request_ids=tuple([r.request_id for r in requests]),
-            items=sum([r.items for r in requests]),
-            body_bytes=sum([r.body_bytes for r in requests]),
+            model=first.model,
+            request_ids=tuple([q.request.request_id for q in members]),
+            items=items,
+            body_bytes=body_bytes,
             sent_at_s=sending.now_s,
-            deadline_s=min([r.deadline_s for r in requests]),
+            deadline_s=last,
             give_up_at_s=sending.give_up_at_s,
             predicted_finish_s=sending.finish_s,
             predicted_service_s=sending.service_s,
             expected_cost=sending.expected_cost,
-            largest_item_bytes=max([r.body_bytes / r.items for r in requests]),
+            largest_item_bytes=largest,
             size_factor=sending.size_factor,
             reasons=tuple([q.reason for q in members]),
             why_left=sending.why_left,
-            hedge=all([q.copies > 0 for q in members]),
+            hedge=not fresh,
             cold_risk=sending.cold_risk,
             predicted_start_s=sending.start_s,
             predicted_init_s=sending.init_s,
@@ -82,7 +93,7 @@ class Outbox:
         place = sending.place
         edge = place.name if place.backend is Backend.EDGE else EDGE_NAME
         attempt = Attempt(place.backend, batch.batch_id, sending.now_s, edge)
-        self.admission.requests -= sum([queued.copies == 0 for queued in members])
+        self.admission.requests -= fresh
         for queued in members:
             queued.send(attempt)
         self._leave(batch, tuple(members))
@@ -129,7 +140,7 @@ class Outbox:
         """Returns when the oldest function batch in flight was sent; inf if there is none."""
         # Batches are kept in the order of their sends.
         for sent in self.in_flight.values():
-            if sent.batch.backend is Backend.FUNCTION:
+            if sent.batch.place.backend is Backend.FUNCTION:
                 return sent.batch.sent_at_s
         return float("inf")
 
