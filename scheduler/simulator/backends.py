@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapreplace
 from itertools import repeat
@@ -272,6 +272,7 @@ class SimulatedFunctions:
         concurrency: int = MANY,
         pools: Mapping[str, InstancePool] | None = None,
         excess_s: Iterator[float] | None = None,
+        billed_beside_s: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         """Stores its parts.
 
@@ -285,7 +286,10 @@ class SimulatedFunctions:
             pools: the instances of each tier, in place of both; None: pools by them.
             excess_s: seconds that each call's way takes besides upload and round trip, negative where it is faster;
                 None: none.
+            billed_beside_s: returns the seconds of each call of a tier that are billed and are no service. How much
+                longer answers take for that is a part of what their way takes.
         """
+        self._billed_beside_s = billed_beside_s
         self._tiers = tiers
         self._uplink = uplink
         self._faults = faults
@@ -318,16 +322,17 @@ class SimulatedFunctions:
         begins_s = arrived_s + start_s
         if not batch.warming:
             service_s = slow.finish_s(begins_s, service_s) - begins_s
-        pool.release(begins_s + service_s)
+        billed_s = service_s + self._billed_beside_s(batch.tier)
+        pool.release(begins_s + billed_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2
-        cost, cold_start, init_s = tier.price.cost(service_s), start_s > 0, pool.init_s(start_s)
+        cost, cold_start, init_s = tier.price.cost(billed_s), start_s > 0, pool.init_s(start_s)
         if cold_start:
             # The initializer is billed like an invocation.
             cost += tier.price.cost(init_s)
         report = BatchReport(
             elapsed_s=finish_s - now_s,
             service_s=service_s,
-            billed_duration_s=service_s,
+            billed_duration_s=billed_s,
             rtt_s=self._uplink.rtt_s,
             cold_start=cold_start,
             init_s=init_s if cold_start else None,

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -312,7 +313,12 @@ class ShadowBackends:
             faults=outages,
             noise=repeat(1.0),
             pools=pools,
+            billed_beside_s=partial(self._billed_beside_s, model),
         )
+
+    def _billed_beside_s(self, model: ModelSettings, tier: str) -> float:
+        known = self._world.tier(model.name, model.tier(tier))
+        return 0.0 if known is None else known[1].billed_beside_s
 
     def _tier_law(self, model: str, tier: FunctionTier) -> DrawnService:
         own = ServiceTime(tier.latency, shape_sigma=FUNCTION_SHAPE_SIGMA)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -165,11 +166,16 @@ def _functions(site: Site) -> ModelsFunctions | None:
             noise=services,
             pools={tier.name: _pool(site, model.name, tier.name) for tier in model.tiers},
             excess_s=excess_s,
+            billed_beside_s=partial(_billed_beside_s, site, model.name),
         )
         for model in scenario.served()
         if model.tiers
     }
     return ModelsFunctions(of_models) if of_models else None
+
+
+def _billed_beside_s(site: Site, model: str, tier: str) -> float:
+    return site.billed_beside_s.get((model, tier), 0.0)
 
 
 def _pool(site: Site, model: str, tier: str) -> InstancePool:

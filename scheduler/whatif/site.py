@@ -62,6 +62,7 @@ class Site:
         memory: what a daemon knew, for the engine to begin with.
         reserve_s: part of each deadline that the daemon keeps for its own work.
         warm: instances by model and tier that never end.
+        billed_beside_s: seconds of each call, by model and tier, that are billed and are no service.
         scatter: what was observed of the places, which is drawn from; empty: the scenario's sigmas.
         notes: sentences about where the laws come from.
     """
@@ -71,6 +72,7 @@ class Site:
     memory: Memory = Memory()
     reserve_s: float = 0.0
     warm: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    billed_beside_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
     scatter: Observed = field(default_factory=Observed)
     notes: tuple[str, ...] = ()
 
@@ -201,6 +203,11 @@ def with_learned_laws(site: Site, where: str) -> Site:
         scenario=_learned_scenario(site.scenario, known),
         scatter=_observed(known),
         warm={at: max(count, _always_warm(known, *at)) for at, count in site.warm.items()},
+        billed_beside_s={
+            (name, tier): pool.billed_beside_s
+            for name, model in known.models.items()
+            for tier, pool in model.warm.items()
+        },
         notes=(*site.notes, note),
     )
 

@@ -174,6 +174,24 @@ class TestWarmInstances:
         warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, expected_path_s=0.5)
         assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.03)
 
+    def test_what_is_billed_beside_the_service_is_learned_and_outlives_the_process(self) -> None:
+        warm = WarmInstances()
+        for batch_id, beside_s in enumerate([0.002, 0.004] * 100):
+            warm.sent(batch_id, now_s=0.0)
+            report = BatchReport(0.6, service_s=0.5, billed_duration_s=0.5 + beside_s, cold_start=False)
+            warm.came_back(batch_id, report, now_s=1.0)
+        assert warm.billed_beside_s == pytest.approx(0.003, rel=0.05)
+        # Reports that say nothing of it, or cannot be true, teach nothing.
+        for batch_id, report in enumerate([BatchReport(0.6, 0.5), BatchReport(0.6, 0.5, billed_duration_s=0.4)], 900):
+            warm.sent(batch_id, now_s=1.0)
+            warm.came_back(batch_id, report, now_s=2.0)
+        again, earlier = WarmInstances(), WarmInstances()
+        again.restore(warm.snapshot(2.0), age_s=1.0, now_s=9.0)
+        assert again.billed_beside_s == warm.billed_beside_s
+        before = {name: part for name, part in warm.snapshot(2.0).items() if name != "billed_beside"}
+        earlier.restore(before, age_s=1.0, now_s=9.0)
+        assert earlier.billed_beside_s == 0.0
+
     def test_memory_is_bounded(self) -> None:
         warm = WarmInstances()
         for batch_id in range(MAX_IDLE + 50):

@@ -18,14 +18,18 @@ from scheduler.daemon.config.config import load_config
 from scheduler.daemon.recording.files import RecordingFolder
 from scheduler.daemon.recording.recorder import Recorder
 from scheduler.daemon.state.store import Store
-from scheduler.domain.messages import RequestArrived
+from scheduler.domain.messages import BatchFinished, RequestArrived
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
 from scheduler.recordings.layout import EVENT, MAGIC, Kind, packed_block
+from scheduler.recordings.traffic import plain_traffic
+from scheduler.simulator.backends import SimulatedFunctions
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import make_backends
 from scheduler.whatif import command as command_module
+from scheduler.whatif.requests import make_requests
+from scheduler.whatif.running import run_site
 from scheduler.whatif.site import configured_site
 
 BEGAN_S = 1_780_000_000.0
@@ -298,12 +302,42 @@ def test_laws_that_a_daemon_has_learned_are_how_the_places_are(tmp_path: Path) -
     assert "has learned" in site.notes[0]
 
 
-def _run_engine(control: Control, scenario: Scenario) -> None:
+BESIDE_S = 0.02
+"""What the true functions bill beside the service."""
+
+
+def test_what_functions_bill_beside_their_service_is_learned_and_billed(tmp_path: Path) -> None:
+    config = load_config(configuration(tmp_path, state='state = "kept"'), {})
+    settings = replace(config.engine_settings(), spend_leased="")
+    (tmp_path / "kept").mkdir()
+    control = Control(settings)
+    _run_engine(control, configured_site(config, request_bytes=20_000, seed=1).scenario, rate_rps=200.0)
+    with closing(Store(tmp_path / "kept", currency="CNY", warn=print)) as store:
+        store.open()
+        store.save_memory(control.saved(40.0))
+    site = configured_site(config, request_bytes=20_000, seed=1)
+    assert max(site.billed_beside_s.values()) == pytest.approx(BESIDE_S)
+    times_s = np.cumsum(np.random.default_rng(3).exponential(1 / 200.0, 800))
+    requests = make_requests(plain_traffic(times_s, dated=False), settings, reserve_s=0.0, request_bytes=20_000)
+    outcome = run_site(site, requests)
+    reports = [
+        one.outcome.message.report
+        for one in outcome.journal.batches.values()
+        if one.batch.tier and not one.batch.warming and isinstance(one.outcome.message, BatchFinished)
+    ]
+    assert reports
+    beside_s = [(report.billed_duration_s or 0.0) - (report.service_s or 0.0) for report in reports]
+    assert beside_s == pytest.approx([BESIDE_S] * len(reports))
+
+
+def _run_engine(control: Control, scenario: Scenario, *, rate_rps: float = 30.0) -> None:
     rng = np.random.default_rng(2)
-    times_s = np.cumsum(rng.exponential(1 / 30, 1200)).tolist()
+    times_s = np.cumsum(rng.exponential(1 / rate_rps, 1200)).tolist()
     requests = [Request(n, "digits", at_s, at_s + 3.0, class_name="slow") for n, at_s in enumerate(times_s, start=1)]
     told = replace(scenario, edges=scenario.edges)
     edge, functions = make_backends(told, scenario.engine_settings())
+    assert isinstance(functions, SimulatedFunctions)
+    functions._billed_beside_s = lambda _: BESIDE_S
     engine = Engine(control._settings, control)
     Simulation(engine=engine, requests=requests, edge=edge, functions=functions).run()
 
