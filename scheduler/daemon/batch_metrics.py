@@ -72,19 +72,19 @@ class BatchMetrics(Collector):
         place, model = str(batch.place), batch.model
         counted = self._counted(model, place, batch.tier)
         if batch.why_left is not None:
-            counted.left[batch.why_left.value] += 1
+            counted.left[batch.why_left._value_] += 1
         if batch.tier:
             counted.calls += 1
-        if batch.warming:
+        if not batch.request_ids:
             counted.warming += 1
             return
         counted.items.observe(batch.items)
         if batch.hedge:
             counted.hedged += len(batch.request_ids)
-        names = classes or [""] * len(batch.reasons)
-        self._placements.update(
-            [(model, name, place, reason.value) for name, reason in zip(names, batch.reasons, strict=False)]
-        )
+        names, placements = classes or [""] * len(batch.reasons), self._placements
+        for name, reason in zip(names, batch.reasons, strict=False):
+            # The property `value` of an Enum takes two calls, and one of these is counted for each request.
+            placements[model, name, place, reason._value_] += 1
 
     def ended(self, record: BatchRecord, *, late: bool = False) -> None:
         """Counts a batch that ended.

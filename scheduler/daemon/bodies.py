@@ -101,6 +101,8 @@ def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
     Raises:
         WireError: the calls differ in inputs, datatypes or trailing shapes.
     """
+    if len(calls) == 1:
+        return calls[0].inputs
     by_name = [{tensor.name: tensor for tensor in call.inputs} for call in calls]
     names = by_name[0].keys()
     if any([tensors.keys() != names for tensors in by_name[1:]]):

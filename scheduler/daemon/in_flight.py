@@ -140,11 +140,14 @@ class BatchSender:
 
     def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[PendingCall, ...], *, now_s: float) -> None:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
-        wants_log = any(member.call.log_tail for member in members)
         spans = self._tracer.sent(batch, members, now_s)
         outputs = members[0].call.outputs if members else ModelOutputs()
-        send = BatchSend(batch, tier, now_s, wants_log=wants_log, outputs=outputs, trace=spans.context)
-        sums = [member.call.item_crc32 for member in members]
+        send = BatchSend(batch, tier, now_s, outputs=outputs, trace=spans.context)
+        sums: list[str] = []
+        for member in members:
+            sums.append(member.call.item_crc32)
+            if member.call.log_tail:
+                send.wants_log = True
         send.item_crc32 = "".join(sums) if all(sums) else ""
         pending = _PendingBatch(send, members, spans, self._backends.get(batch.place.endpoint))
         self._pending[batch.batch_id] = pending

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,11 +30,15 @@ class ModelOutputs:
     """All outputs of an answer, rows of ragged ones and `item_error` included; empty: nothing is known of them."""
     open_bytes: int = OPEN_BYTES
     """Most bytes for each item of the outputs that have no fixed size: ragged, BYTES, or an axis of any length."""
+    ragged: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Names of the ragged outputs."""
+    item_bytes: int = field(init=False, repr=False, compare=False)
+    """The largest size of one item's part of an answer."""
 
-    @property
-    def ragged(self) -> frozenset[str]:
-        """Names of the ragged outputs."""
-        return frozenset([spec.name for spec in self.specs if spec.ragged])
+    def __post_init__(self) -> None:
+        """Works out once what is asked for each batch."""
+        object.__setattr__(self, "ragged", frozenset([spec.name for spec in self.specs if spec.ragged]))
+        object.__setattr__(self, "item_bytes", _item_bytes(self))
 
     def limit_bytes(self, items: int) -> int:
         """Returns the size of the largest answer that a batch of so many items can have, in any encoding.
@@ -43,7 +46,7 @@ class ModelOutputs:
         >>> ModelOutputs((TensorSpec("y", "FP32", (10,)),)).limit_bytes(4) - HEADER_BYTES
         1280
         """
-        return HEADER_BYTES + items * _item_bytes(self)
+        return HEADER_BYTES + items * self.item_bytes
 
     def fitting(self, outputs: Sequence[Tensor], items: int) -> tuple[Tensor, ...]:
         """Returns the outputs that the model has; others, which are not described, are left out.
@@ -97,7 +100,6 @@ class ModelOutputs:
 _ERRORS = TensorSpec(ITEM_ERROR, "BYTES")
 
 
-@lru_cache(maxsize=1024)
 def _item_bytes(outputs: ModelOutputs) -> int:
     """Returns the largest size of one item's part of an answer."""
     fixed, is_open = 0, not outputs.specs

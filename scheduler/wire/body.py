@@ -12,7 +12,7 @@ from scheduler.wire import fields
 from scheduler.wire.error import WireError, shown
 from scheduler.wire.fields import json_object, named_entries
 from scheduler.wire.json_data import data_from_json, data_to_json
-from scheduler.wire.ordinary import from_template, plain_request
+from scheduler.wire.ordinary import from_template, plain_request, plain_response
 from scheduler.wire.tensor import DATATYPES, Tensor, check_raw, pieces_of
 from scheduler.wire.values import (
     JSON_LENGTH_HEADER,
@@ -123,6 +123,9 @@ def request_parts(request: InferRequest, *, binary: bool = True, as_base64: Coll
 
 def parse_response(body: bytes | memoryview, json_length: int | None) -> InferResponse:
     """Reads and validates a response; arguments and errors are those of `parse_request`."""
+    plain = plain_response(body, json_length)
+    if plain is not None:
+        return plain
     head, binary = _split_body(body, json_length)
     model_name = fields.text(head, "model_name")
     if not model_name:

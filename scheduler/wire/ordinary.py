@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from scheduler.wire.error import WireError
-from scheduler.wire.plain_head import plain_head
+from scheduler.wire.plain_head import plain_answer_head, plain_head
 from scheduler.wire.tensor import DATATYPES, Tensor, check_raw
 from scheduler.wire.values import Encoded, InferRequest, InferResponse, OutputRequest
 
@@ -42,6 +42,31 @@ def plain_request(body: bytes | memoryview, json_length: int | None) -> InferReq
         return None
     outputs = tuple([_plain_output(each, binary_by_default) for each in head.outputs]) if head.outputs else ()
     return InferRequest(head.id, tuple(inputs), outputs, parameters, binary_by_default)
+
+
+def plain_response(body: bytes | memoryview, json_length: int | None) -> InferResponse | None:
+    """Returns an ordinary response; None for any other one, and for one that is not valid."""
+    if json_length is None or not 0 < json_length <= len(body):
+        return None
+    view = memoryview(body)
+    head = plain_answer_head(view[:json_length])
+    if head is None:
+        return None
+    at, outputs = json_length, []
+    for entry in head.outputs:
+        end, datatype = at + entry.parameters.binary_data_size, entry.datatype
+        if end > len(view) or (datatype != "BYTES" and datatype not in DATATYPES):
+            return None
+        outputs.append(Tensor(entry.name, datatype, tuple(entry.shape), view[at:end]))
+        at = end
+    if at != len(view):
+        return None
+    try:
+        for tensor in outputs:
+            check_raw(tensor)
+    except WireError:
+        return None
+    return InferResponse(head.model_name, tuple(outputs), head.id, head.model_version or "1", head.parameters or {})
 
 
 def _plain_output(entry: Any, binary_by_default: bool) -> OutputRequest:

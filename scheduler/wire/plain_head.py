@@ -56,7 +56,54 @@ def _within(kind: Any, **limits: int) -> Any:
     return cast(Any, Annotated)[kind, _msgspec.Meta(**limits)]
 
 
+def _made_for_answers() -> Any:
+    """Returns what reads heads of answers; None without msgspec."""
+    if _msgspec is None:
+        return None
+    listed: Any = list
+    whole, name = _within(int, ge=0, le=2**40), _within(str, min_length=1)
+    number = _within(int, ge=-(2**53), le=2**53)
+
+    def struct(called: str, *fields: Any) -> Any:
+        return _msgspec.defstruct(called, fields, forbid_unknown_fields=True)
+
+    entry = struct(
+        "AnsweredOutput",
+        ("name", name),
+        ("datatype", str),
+        ("shape", _within(listed[whole], min_length=1, max_length=8)),
+        ("parameters", struct("AnsweredParameters", ("binary_data_size", whole))),
+    )
+    head = struct(
+        "AnswerHead",
+        ("model_name", name),
+        ("outputs", _within(listed[entry], min_length=1)),
+        ("id", str, ""),
+        ("model_version", str, ""),
+        ("parameters", cast(Any, dict)[str, bool | number | float | str] | None, None),
+    )
+    return _msgspec.json.Decoder(head)
+
+
 _decoder = _made()
+_answer_decoder = _made_for_answers()
+
+
+def plain_answer_head(head: memoryview) -> Any:
+    """Returns what the head of an ordinary answer says, as `plain_head` does of a request."""
+    if _answer_decoder is None or _PLAIN.fullmatch(head) is None:
+        return None
+    try:
+        found = _answer_decoder.decode(head)
+    except _msgspec.DecodeError:
+        return None
+    outputs = found.outputs
+    if len(outputs) > 1 and len({each.name for each in outputs}) < len(outputs):
+        return None
+    for each in outputs:
+        if not 0 < math.prod(each.shape) <= MOST_ELEMENTS:
+            return None
+    return found
 
 
 def plain_head(head: memoryview) -> Any:

@@ -42,7 +42,7 @@ from scheduler.wire import (
     unpack_frame,
 )
 from scheduler.wire import body as body_module
-from scheduler.wire.ordinary import plain_request
+from scheduler.wire.ordinary import plain_request, plain_response
 from scheduler.wire.tensor import pieces_of
 
 
@@ -442,6 +442,32 @@ def test_a_head_that_is_read_by_its_types_says_what_it_says_to_the_other_reader(
     if found is not None:
         with mock.patch.object(body_module, "plain_request", return_value=None):
             assert found == parse_request(body, len(text))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "outputs", "parameters", "model_name", "model_version"]), HEADS, max_size=2),
+    st.dictionaries(st.sampled_from([*PARTS, "data"]), HEADS, max_size=1),
+    PARAMETERS,
+)
+def test_an_answer_that_is_read_by_its_types_says_what_it_says_to_the_other_reader(
+    head: dict[str, object], entry: dict[str, object], parameters: dict[str, object]
+) -> None:
+    said = {"model_name": "m", "outputs": [{**PARTS, **entry}], "parameters": parameters, **head}
+    try:
+        text = orjson.dumps(said)
+    except TypeError:  # a whole number of more than 64 bits
+        text = json.dumps(said).encode()
+    body = text + b"abc"
+    found = plain_response(body, len(text))
+    if found is not None:
+        with mock.patch.object(body_module, "plain_response", return_value=None):
+            assert found == parse_response(body, len(text))
+
+
+def test_an_ordinary_answer_is_read_by_its_types() -> None:
+    response = InferResponse("m", (Tensor.from_elements("y", [b"abc"]),), "7", "1", {"service_s": 0.25, "cold": False})
+    encoded = encode_response(response, binary_by_default=True)
+    assert plain_response(encoded.body, encoded.json_length) == response
 
 
 def test_an_ordinary_head_is_read_by_its_types() -> None:

@@ -30,6 +30,8 @@ from scheduler.domain.requests import EDGE_NAME, Place
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 
+_OF_A_DEVICE = frozenset(("queue_s", "decode_s"))
+"""Parameters in which a server says what its batch waited for, and what was done beside its device."""
 PROBE_LIMIT_S = 1.0
 """Longest wait for the answer to a probe: an edge that falls silent is noticed within 2 s of the batch that it has."""
 
@@ -180,7 +182,11 @@ class EdgeBackend:
 
     def _with_claims(self, report: BatchReport, parameters: Mapping[str, object]) -> BatchReport:
         """Returns the report with the seconds that the server says it worked, unless they exceed what was measured."""
-        claims = believed({"service_s": parameters.get("service_s")}, elapsed_s=report.elapsed_s)
+        said_s = parameters.get("service_s")
+        if type(said_s) is float and 0.0 <= said_s <= report.elapsed_s and parameters.keys().isdisjoint(_OF_A_DEVICE):
+            # That is all that most servers say of it, and it is believed as it is.
+            return BatchReport(report.elapsed_s, said_s, rtt_s=report.rtt_s)
+        claims = believed({"service_s": said_s}, elapsed_s=report.elapsed_s)
         if claims.disbelieved and not self._told_claims:
             self._told_claims = True
             message = (

@@ -292,10 +292,12 @@ class _Connection(asyncio.Protocol):
 
 
 def _lines(headers: Mapping[str, str]) -> str:
+    lines = ""
     for name, value in headers.items():
         if "\r" in value or "\n" in value or "\0" in value:
             raise ValueError(f"the header {name} of a call has a line break")
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines += f"{name}: {value}\r\n"
+    return lines
 
 
 def _host(url: URL) -> str:
