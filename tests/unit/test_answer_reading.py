@@ -40,6 +40,7 @@ BROKEN = {
     "a negative length": answer(b"Content-Length: -1"),
     "a chunk without length": answer(b"Transfer-Encoding: chunked", body=b"zz\r\n"),
     "a head without end": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * LARGEST_HEAD,
+    "interim ones without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 5000,
 }
 
 
@@ -86,3 +87,21 @@ def test_bytes_behind_an_answer_end_its_connection() -> None:
     reading = AnswerReading(10**6)
     assert reading.feed(WHOLE["of a length"] + b"HTTP/1.1 200 OK")
     assert (bytes(reading.body()), reading.keeps) == (BODY, False)
+
+
+def test_interim_answers_that_come_one_by_one_without_end_break_the_call() -> None:
+    reading = AnswerReading(10**6)
+    with pytest.raises(ConnectionError, match="too long"):
+        any(reading.feed(b"HTTP/1.1 100 Continue\r\n\r\n") for _ in range(5000))
+
+
+def test_trailers_without_end_are_not_kept() -> None:
+    reading = AnswerReading(1000)
+    reading.feed(answer(b"Transfer-Encoding: chunked", body=b"1\r\nx\r\n0\r\n"))
+    with pytest.raises(TooLarge):
+        any(reading.feed(b"X-%d: %s\r\n" % (number, b"a" * 100)) for number in range(10_000))
+    assert "x-0" not in reading.by_name
+
+
+def test_chunks_of_a_byte_each_are_an_answer_too() -> None:
+    assert bytes(read(answer(b"Transfer-Encoding: chunked", body=chunked(BODY, 1)), [7, 300], len(BODY)).body()) == BODY

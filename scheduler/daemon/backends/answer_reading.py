@@ -9,6 +9,9 @@ import httptools
 from scheduler.daemon.backends.bounded_reading import TooLarge
 
 LARGEST_HEAD = 64 * 1024
+"""Of an answer and the interim ones before it, together."""
+_CHUNKED = 8
+"""In chunks of one byte an answer takes six times its bytes; the rest is for trailers, which nothing reads."""
 _END = b"\r\n\r\n"
 
 
@@ -18,6 +21,8 @@ class AnswerReading:
     def __init__(self, limit_bytes: int) -> None:
         """Stores how many bytes its body may have."""
         self._limit_bytes = limit_bytes
+        self._left_of_heads = LARGEST_HEAD
+        self._left_of_chunks = _CHUNKED * limit_bytes + LARGEST_HEAD
         self._begin()
 
     def _begin(self) -> None:
@@ -35,7 +40,8 @@ class AnswerReading:
 
     # The next four are called by httptools.
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+        if not self._in_body:
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         # Here, because it is said otherwise once an answer without a body is whole.
@@ -54,26 +60,19 @@ class AnswerReading:
             TooLarge: it has too many bytes.
             ConnectionError: it is no HTTP, or has too long a head.
         """
+        rest = memoryview(data)
         if not self._in_body:
-            data = self._head + data if self._head else data
-            end = data.find(_END)
-            if end < 0:
-                if len(data) > LARGEST_HEAD:
-                    raise _not_http("the head of the answer is too long")
-                self._head = data
+            found = self._rest_behind_head(data)
+            if found is None:
                 return False
-            end += len(_END)
-            self._read_head(data[:end])
-            if 100 <= self.status < 200:
-                self._begin()
-                return self.feed(data[end:]) if len(data) > end else False
-            rest = memoryview(data)[end:]
-        else:
-            rest = memoryview(data)
+            rest = found
         if self._missing is None:
             if self.ends_with_connection:
                 self._take(rest)
             elif len(rest):
+                self._left_of_chunks -= len(rest)
+                if self._left_of_chunks < 0:
+                    raise TooLarge(self._limit_bytes)
                 self._parse(bytes(rest))
             return self._has_ended
         if len(rest) > self._missing:
@@ -87,9 +86,26 @@ class AnswerReading:
         """Returns the body."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def _read_head(self, head: bytes) -> None:
-        if len(head) > LARGEST_HEAD:
+    def _rest_behind_head(self, data: bytes) -> memoryview | None:
+        """Reads the head, past interim answers; returns what follows it. None: more of it is to come."""
+        data = self._head + data if self._head else data
+        start = 0
+        while (end := data.find(_END, start)) >= 0:
+            end += len(_END)
+            self._left_of_heads -= end - start
+            if self._left_of_heads < 0:
+                raise _not_http("the head of the answer is too long")
+            self._read_head(data[start:end])
+            if not 100 <= self.status < 200:
+                return memoryview(data)[end:]
+            self._begin()
+            start = end
+        if len(data) - start > self._left_of_heads:
             raise _not_http("the head of the answer is too long")
+        self._head = data[start:]
+        return None
+
+    def _read_head(self, head: bytes) -> None:
         self._parse(head)
         self._in_body = True
         self.status = self._parser.get_status_code()
