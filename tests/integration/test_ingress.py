@@ -426,6 +426,21 @@ class TestBadInput:
         )
         assert sentence in error_of(response, status)
 
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+    def test_a_packed_body_that_was_cut_off_or_goes_on_behind_its_end_is_no_whole_one(
+        self, server: IngressServer, runner: FakeRunner, encoding: str
+    ) -> None:
+        packer = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "raw deflate": -15}[encoding])
+        packed = packer.compress(json.dumps(infer_json()).encode()) + packer.flush()
+
+        def ask(body: bytes) -> requests.Response:
+            headers = {"Content-Encoding": encoding.removeprefix("raw ")}
+            return requests.post(f"{server.url}/v2/models/digits/infer", data=body, headers=headers, timeout=10)
+
+        assert ask(packed).status_code == 200
+        for broken in (packed[:-1], packed[:-4], packed[: len(packed) // 2], packed + b"more"):
+            assert "does not match its Content-Encoding" in error_of(ask(broken), 400)
+
     def test_a_request_without_any_body_is_told_so(self, server: IngressServer, runner: FakeRunner) -> None:
         connection = http.client.HTTPConnection(server.address, timeout=10)
         connection.putrequest("POST", "/v2/models/digits/infer")

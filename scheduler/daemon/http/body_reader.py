@@ -8,11 +8,12 @@ from typing import Any
 from aiohttp import web
 
 from scheduler.daemon.http.access import caller_of
+from scheduler.daemon.http.unpacking import PIECE_BYTES, Unpacker
 from scheduler.daemon.ingress.body_limits import Arrival, BodyLimits, TimeLimit
 from scheduler.daemon.ingress.errors import Rejected
 
-_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""The encodings that aiohttp decodes without further packages."""
+_PACKED = frozenset({"gzip", "deflate"})
+_ENCODINGS = _PACKED | {"", "identity"}
 
 
 def _read_no_more(request: web.Request) -> None:
@@ -39,10 +40,16 @@ class BodyReader:
         limit_s = limits.time_limit_of(arrival.peer)
         time_limit = TimeLimit(limit_s)
         try:
-            self._check_headers(request, arrival)
+            encoding = self._checked_encoding(request, arrival)
+            unpacker = Unpacker(encoding) if encoding in _PACKED else None
             while chunk := await content.readany():
-                chunks.append(chunk)
-                arrival.add(len(chunk))
+                for piece in (chunk,) if unpacker is None else unpacker.pieces(chunk):
+                    chunks.append(piece)
+                    arrival.add(len(piece))
+                    if len(piece) >= PIECE_BYTES:
+                        await asyncio.sleep(0)
+            if unpacker is not None:
+                unpacker.end()
         except Rejected:
             if request.headers.get("Content-Encoding"):
                 _read_no_more(request)
@@ -58,7 +65,7 @@ class BodyReader:
             arrival.end()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _check_headers(self, request: web.Request, arrival: Arrival) -> None:
+    def _checked_encoding(self, request: web.Request, arrival: Arrival) -> str:
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             raise Rejected(415, f"Content-Encoding {encoding[:64]!r} is not supported; use gzip, deflate or none")
@@ -69,3 +76,4 @@ class BodyReader:
             raise Rejected(400, "the body is empty; send a request as the body")
         if length is not None:
             arrival.announce(length)
+        return encoding

@@ -244,7 +244,8 @@ class JsonServer(web.Server):
         self.shared_bytes = bytearray(SHARED_BYTES if hot is not None else 0)
         self.shared = memoryview(self.shared_bytes)
         """Where bytes of all those connections arrive, to be copied before the next read."""
-        self._options = options
+        # Bodies are unpacked where they are read: aiohttp takes a gzip stream that was cut off for a whole one.
+        self._options = {**options, "auto_decompress": False}
 
     def __call__(self) -> RequestHandler:
         """Returns the protocol of a new connection."""
