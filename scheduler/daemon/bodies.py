@@ -103,6 +103,10 @@ def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
     """
     if len(calls) == 1:
         return calls[0].inputs
+    if all([len(call.inputs) == 1 for call in calls]):
+        only = calls[0].inputs[0].name
+        if all([call.inputs[0].name == only for call in calls]):
+            return (wire.concat([call.inputs[0] for call in calls]),)
     by_name = [{tensor.name: tensor for tensor in call.inputs} for call in calls]
     names = by_name[0].keys()
     if any([tensors.keys() != names for tensors in by_name[1:]]):

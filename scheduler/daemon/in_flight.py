@@ -40,6 +40,8 @@ class AnsweredBatch:
     cost: float
     refused: frozenset[int] = frozenset()
     """By request id: those whose inputs are not finite, so that their outputs are not either."""
+    place: str = ""
+    """Which edge server or function tier answered, as in records."""
     any_failed: bool = True
     """Whether any item may have failed."""
 
@@ -60,7 +62,7 @@ class AnsweredBatch:
             tier=batch.tier,
             batch_id=batch.batch_id,
             batch_items=batch.items,
-            wait_s=_wait_s(batch, member),
+            wait_s=batch.sent_at_s - member.call.received_at_s,
             service_s=report.service_s,
             elapsed_s=report.elapsed_s,
             cost=self.cost * member.call.items / batch.items,
@@ -69,7 +71,7 @@ class AnsweredBatch:
             read_at_s=self.read_at_s,
             in_s=max(0.0, member.engine_at_s - member.call.received_at_s),
             out_s=max(0.0, written_at_s - send.decided_at_s),
-            place=str(batch.place),
+            place=self.place,
         )
 
 
@@ -273,6 +275,7 @@ class BatchSender:
             parts=dict(zip(batch.request_ids, parts, strict=True)),
             cost=bill.total,
             refused=not_finite.by_input,
+            place=str(batch.place),
             any_failed=any(wire.item_errors(reply.outputs)),
         )
         self._record(pending, reply.report, bill)
@@ -336,7 +339,7 @@ class BatchSender:
             BatchRecord(
                 batch=batch,
                 finished_at_s=self._clock(),
-                wait_max_s=max((_wait_s(batch, member) for member in pending.members), default=0.0),
+                wait_max_s=max([batch.sent_at_s - m.call.received_at_s for m in pending.members], default=0.0),
                 report=report,
                 billed_s=billed_s(pending.send, report),
                 bill=bill,
@@ -368,11 +371,6 @@ async def _close_after(backend: InferenceBackend, tasks: "Sequence[asyncio.Task[
     if tasks:
         await asyncio.wait(tasks)
     await backend.close()
-
-
-def _wait_s(batch: Batch, member: PendingCall) -> float:
-    """Returns how long a member had waited when its batch was sent."""
-    return batch.sent_at_s - member.call.received_at_s
 
 
 def _place(batch: Batch) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -80,11 +80,30 @@ def _plain_output(entry: Any, binary_by_default: bool) -> OutputRequest:
 
 def from_template(response: InferResponse, outputs: Sequence[Tensor]) -> Encoded:
     """Returns a response with binary outputs: most of its text was made for one before it."""
-    texts: list[bytes | memoryview] = [_response_start(response.model_name, response.model_version)]
-    if response.id:
-        texts += (b',"id":', orjson.dumps(response.id))
-    if response.parameters:
-        texts += (b',"parameters":', orjson.dumps(response.parameters, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Encoded(
+        *template_of(
+            outputs, response.parameters, name=response.model_name, version=response.model_version, id=response.id
+        )
+    )
+
+
+def template_of(
+    outputs: Sequence[Tensor], parameters: Mapping[str, object], *, name: str, version: str, id: str
+) -> tuple[bytes, int]:
+    """Returns the body of a response with binary outputs, and the length in bytes of its JSON object.
+
+    Args:
+        outputs: of the response, at least one.
+        parameters: of the response.
+        name: of the model.
+        version: of the model.
+        id: the client's own of the request; empty: it gave none.
+    """
+    texts: list[bytes | memoryview] = [_response_start(name, version)]
+    if id:
+        texts += (b',"id":', orjson.dumps(id))
+    if parameters:
+        texts += (b',"parameters":', orjson.dumps(parameters, option=orjson.OPT_SERIALIZE_NUMPY))
     texts.append(b',"outputs":[')
     raws: list[bytes | memoryview] = []
     for tensor in outputs:
@@ -92,7 +111,7 @@ def from_template(response: InferResponse, outputs: Sequence[Tensor]) -> Encoded
         texts.append(_binary_entry(tensor.name, tensor.datatype, tensor.shape, len(raw), comma=bool(raws)))
         raws.append(raw)
     texts.append(b"]}")
-    return Encoded(b"".join(texts + raws), sum(map(len, texts)))
+    return b"".join(texts + raws), sum(map(len, texts))
 
 
 @lru_cache(maxsize=256)

@@ -183,12 +183,14 @@ def concat(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
     if len(tensors) == 1:
         return first
+    name, datatype, axes, items, from_json = first.name, first.datatype, first.shape[1:], 0, True
     for other in tensors:
-        if (other.name, other.datatype, other.shape[1:]) != (first.name, first.datatype, first.shape[1:]):
+        if other.name != name or other.datatype != datatype or other.shape[1:] != axes:
             raise WireError(f"{_described(other)} cannot join {_described(first)} in one batch")
-    shape = (sum(tensor.items for tensor in tensors), *first.shape[1:])
+        items += other.shape[0]
+        from_json = from_json and other.from_json
     pieces = tuple([tensor.raw for tensor in tensors])
-    return Gathered(first, shape, pieces, from_json=all(tensor.from_json for tensor in tensors))
+    return Gathered(first, (items, *axes), pieces, from_json=from_json)
 
 
 def split(tensor: Tensor, counts: Sequence[int]) -> list[Tensor]:
@@ -197,7 +199,7 @@ def split(tensor: Tensor, counts: Sequence[int]) -> list[Tensor]:
     Raises:
         WireError: the counts are negative or do not add up to the tensor's items.
     """
-    if min(counts, default=0) < 0 or sum(counts) != tensor.items:
+    if min(counts, default=0) < 0 or sum(counts) != tensor.shape[0]:
         raise WireError(f"{_described(tensor)} cannot be split into {list(counts)} items")
     if len(counts) == 1:
         return [tensor]

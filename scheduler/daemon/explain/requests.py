@@ -149,7 +149,8 @@ class Explanations:
         """Keeps the client's id of a new request, and the name of the token that it was sent with."""
         if client_id:
             self._ids.add(request_id, client_id)
-        self._owners.add(request_id, owner)
+        if owner:
+            self._owners.add(request_id, owner)
 
     def ended(self, request_id: int) -> None:
         """Schedules an ended request to be written, if there is a file."""

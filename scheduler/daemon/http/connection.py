@@ -275,7 +275,8 @@ class Connection(asyncio.BufferedProtocol):
         except ConnectionError:
             self._last = True
         finally:
-            serving.end()
+            if serving.use is not None:
+                serving.end()
             self._task = None
         self._answered()
 

@@ -9,9 +9,10 @@ from scheduler.daemon.calls import Answer
 from scheduler.daemon.http.rendered import Rendered
 from scheduler.daemon.ingress import answers, large_json
 from scheduler.daemon.ingress.large_json import LargeJson
-from scheduler.daemon.ingress.model_metadata import ModelCard
+from scheduler.daemon.ingress.model_metadata import VERSION, ModelCard
 from scheduler.daemon.raw_request import raw_request
 from scheduler.wire import InferRequest
+from scheduler.wire.ordinary import template_of
 
 
 def parse_infer(card: ModelCard, body: bytes | memoryview, json_length: int | None) -> InferRequest:
@@ -44,6 +45,10 @@ async def parsed(
 
 def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> Rendered:
     """Returns what HTTP answers, with the outputs and in the form that the request asks for."""
+    if request.binary_by_default and not request.outputs and answer.outputs:
+        parameters = answers.answer_parameters(answer)
+        body, length = template_of(answer.outputs, parameters, name=card.name, version=VERSION, id=request.id)
+        return Rendered(body, {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(length)})
     response = answers.infer_response(card, request, answer)
     encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
     return Rendered(encoded.body, encoded.headers)
