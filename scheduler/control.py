@@ -214,7 +214,7 @@ class Control:
 
     def warming_due(self, now_s: float) -> bool:
         """Whether it is time to weigh warming calls again."""
-        return now_s >= self._warming_at_s and now_s - self._last_arrival_s <= TICKING_S
+        return self._has_functions and now_s >= self._warming_at_s and now_s - self._last_arrival_s <= TICKING_S
 
     def weighing_warmth(self, now_s: float) -> None:
         """Notes that warming calls are weighed now, for every buffer."""

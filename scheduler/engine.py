@@ -276,7 +276,7 @@ class Engine:
             self._quota.answered(sent.batch, now_s=now_s)
         self._take_back(message.batch_id, now_s)
         self._circuits.succeeded(sent.batch)
-        if sent.batch.place.backend is Backend.EDGE:
+        if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
         learned = self._edges.learn(sent.batch, report, now_s=now_s)
         told = report if learned.others_s is None else replace(report, others_s=learned.others_s)
@@ -300,7 +300,7 @@ class Engine:
         met_quota = self._quota.failed(sent.batch, failure.kind, now_s=now_s)
         met_quota = self._edges.too_many(sent.batch, failure.kind, now_s=now_s) or met_quota
         self._take_back(message.batch_id, now_s)
-        by_size = sent.batch.place.backend is Backend.EDGE and self._largest.failed(sent.batch, failure)
+        by_size = sent.batch.backend is Backend.EDGE and self._largest.failed(sent.batch, failure)
         opened = self._circuits.failed(sent.batch, failure, now_s=now_s, met_limit=met_quota or by_size)
         if opened:
             self._dispatcher.raise_caution()

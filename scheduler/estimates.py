@@ -251,7 +251,7 @@ class Estimates:
         model = self.models.get(batch.model)
         if model is None:
             return False
-        place = batch.place.backend, batch.place.name
+        place = batch.backend, batch.place.name
         budget = model.budgets.get(place)
         if budget is None:
             budget = model.budgets[place] = LessonBudget()
@@ -270,7 +270,7 @@ class Estimates:
             return
         model.lessons += 1
         self.note_change()
-        if batch.place.backend is Backend.EDGE:
+        if batch.backend is Backend.EDGE:
             name = batch.place.name
             if (service := model.edges.get(name)) is not None:
                 now_s = batch.sent_at_s + report.elapsed_s

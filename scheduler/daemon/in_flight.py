@@ -58,7 +58,7 @@ class AnsweredBatch:
         return Answer(
             request_id=member.request_id,
             outputs=self.parts[member.request_id],
-            backend=batch.place.backend,
+            backend=batch.backend,
             tier=batch.tier,
             batch_id=batch.batch_id,
             batch_items=batch.items,
@@ -238,7 +238,7 @@ class BatchSender:
     async def _exchange(self, pending: _PendingBatch) -> Reply:
         batch, backend = pending.batch, pending.backend
         if backend is None:
-            message = f"no {batch.place.backend.value} backend is configured"
+            message = f"no {batch.backend.value} backend is configured"
             raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(pending))
         try:
             inputs = () if batch.warming else joined_inputs([member.call for member in pending.members])
@@ -319,7 +319,7 @@ class BatchSender:
         batch = pending.batch
         self._record(pending, report, batch_bill(pending.send, report, failure), error=failure)
         pending.spans.ended(self._clock(), error=f"{failure.kind.value}: {failure.message}")
-        what = {"batch_id": batch.batch_id, "backend": batch.place.backend.value, "tier": batch.tier, **_edge(batch)}
+        what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, **_edge(batch)}
         what["items"] = batch.items
         said = {"said": failure.said} if failure.said else {}
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, **said, message=failure.message)

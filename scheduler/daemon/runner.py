@@ -307,7 +307,7 @@ class Runner:
             # A batch is written in its task's first step; before Python 3.12, in a task that this step starts.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._give_out, answers)
-        else:
+        elif answers:
             self._give_out(answers)
 
     def _send(self, batch: Batch, now_s: float) -> None:

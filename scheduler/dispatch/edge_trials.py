@@ -56,7 +56,7 @@ class EdgeTrials:
             return []
         for sent in slot.outbox.in_flight.values():
             queues = slot.lanes.of_batch(sent)
-            if sent.batch.place.backend is Backend.EDGE or queues is None or not self._due(slot, queues, now_s=now_s):
+            if sent.batch.backend is Backend.EDGE or queues is None or not self._due(slot, queues, now_s=now_s):
                 continue
             for queued in sent.members:
                 if may_be_hedged(queued) and self._tells(slot, queues, queued, now_s=now_s):
@@ -71,7 +71,7 @@ class EdgeTrials:
     def answered(self, sent: InFlightBatch, *, now_s: float) -> None:
         """Notes that a batch came back: one that was far faster than believed asks for more of them."""
         batch = sent.batch
-        if batch.place.backend is Backend.EDGE and now_s - batch.sent_at_s < FASTER * batch.predicted_service_s:
+        if batch.backend is Backend.EDGE and now_s - batch.sent_at_s < FASTER * batch.predicted_service_s:
             self.tried_at_s.pop((batch.place.name, batch.model), None)
 
     def _due(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:

@@ -69,7 +69,7 @@ class Failures:
         batch = sent.batch
         if sent.members and batch.model in self.lanes:
             queues = self.lanes.of(sent.members[0].request)
-            if batch.place.backend is Backend.EDGE:
+            if batch.backend is Backend.EDGE:
                 queues.returning.answered(batch.items, batch.predicted_service_s, now_s)
                 if self.edges.learned.open and self.edges.answered(batch, now_s):
                     self.dispatcher.follow_slots(now_s=now_s)
@@ -175,7 +175,7 @@ class Failures:
                 self._refuse_content(queued, sent.batch.place.endpoint, failure, now_s=now_s)
             return
         if members:
-            self._halve(members, self.lanes.of(members[0].request), sent.batch.place.backend, now_s=now_s)
+            self._halve(members, self.lanes.of(members[0].request), sent.batch.backend, now_s=now_s)
 
     def _refuse_content(self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float) -> None:
         """Tells a client that its request was refused; one that is only too large there may fit on the other side."""

@@ -83,7 +83,7 @@ class Hedging:
                 continue
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, LOOK_AGAIN_MIN_S)
             queues = self.lanes.of_batch(sent)
-            if sent.batch.place.backend is Backend.EDGE and queues is not None and queues.has_functions:
+            if sent.batch.backend is Backend.EDGE and queues is not None and queues.has_functions:
                 better = [q for q in sent.members if self._better_by_function(queues, q, sent, now_s)]
                 hedged += self._send(better, queues, now_s)
         return hedged
@@ -156,7 +156,7 @@ class Hedging:
         times = None if queues is None else queues.times_of(batch)
         if queues is None or times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
-        if batch.place.backend is Backend.FUNCTION and not queues.has_edge:
+        if batch.backend is Backend.FUNCTION and not queues.has_edge:
             return math.inf  # no other side to hedge it to
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)
         return batch.predicted_finish_s + longer_s

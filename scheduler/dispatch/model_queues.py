@@ -155,7 +155,7 @@ class ModelQueues:
 
     def times_of(self, batch: Batch) -> ServiceTimes | None:
         """Returns the service tables of the place that a batch was sent to; None where they are not kept any more."""
-        if batch.place.backend is Backend.EDGE:
+        if batch.backend is Backend.EDGE:
             name = batch.place.name
             for terms in self.edges:
                 if terms.name == name:

@@ -140,7 +140,7 @@ class Outbox:
         """Returns when the oldest function batch in flight was sent; inf if there is none."""
         # Batches are kept in the order of their sends.
         for sent in self.in_flight.values():
-            if sent.batch.place.backend is Backend.FUNCTION:
+            if sent.batch.backend is Backend.FUNCTION:
                 return sent.batch.sent_at_s
         return float("inf")
 

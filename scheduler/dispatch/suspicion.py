@@ -75,7 +75,7 @@ class Suspicion:
 
     def answered(self, batch: Batch) -> None:
         """Notes an answer to a batch."""
-        if batch.place.backend is Backend.FUNCTION:
+        if batch.backend is Backend.FUNCTION:
             self._seen = -1
             self.settled_at_s[batch.model] = max(batch.sent_at_s, self.settled_at_s.get(batch.model, -math.inf))
         elif batch.place.name in self.edges:
@@ -83,9 +83,7 @@ class Suspicion:
 
     def knew(self, batch: Batch) -> bool:
         """Whether it is known of a function batch that it hangs, or that those sent after it do not."""
-        return batch.place.backend is Backend.FUNCTION and batch.sent_at_s <= self.settled_at_s.get(
-            batch.model, -math.inf
-        )
+        return batch.backend is Backend.FUNCTION and batch.sent_at_s <= self.settled_at_s.get(batch.model, -math.inf)
 
     def hung(self, now_s: float) -> set[str]:
         """Returns the models of which function batches hang, each once."""

@@ -1,6 +1,6 @@
 """Batches as they are sent, and their outcomes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from scheduler.domain.decisions import Reason
@@ -77,26 +77,25 @@ class Batch:
     predicted_others_s: float = 0.0
     """Of its predicted service, the seconds behind batches of other daemons that share the edge server."""
 
-    @property
-    def backend(self) -> Backend:
-        """The backend that it was sent to."""
-        return self.place.backend
+    # What follows from the others, worked out once: it is asked for two dozen times.
+    backend: Backend = field(init=False, repr=False, compare=False)
+    """The backend that it was sent to."""
+    tier: str = field(init=False, repr=False, compare=False)
+    """Name of the function tier; empty on an edge."""
+    warming: bool = field(init=False, repr=False, compare=False)
+    """Whether it has no requests, and only starts an instance of its tier or keeps one warm."""
 
-    @property
-    def tier(self) -> str:
-        """Name of the function tier; empty on an edge."""
+    def __post_init__(self) -> None:
+        """Works out what follows."""
         place = self.place
-        return place.name if place.backend is Backend.FUNCTION else ""
+        object.__setattr__(self, "backend", place.backend)
+        object.__setattr__(self, "tier", place.name if place.backend is Backend.FUNCTION else "")
+        object.__setattr__(self, "warming", not self.request_ids)
 
     @property
     def reason(self) -> Reason | None:
         """The most frequent reason for the place of its requests, the first one of several; None: not known."""
         return max(dict.fromkeys(self.reasons), key=self.reasons.count, default=None)
-
-    @property
-    def warming(self) -> bool:
-        """Whether it has no requests, and only starts an instance of its tier or keeps one warm."""
-        return not self.request_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def to_plain(value: object) -> object:
     {'window_s': 0.5, 'edge_batch_cap': None, 'function_batch_cap': None}
     """
     if dataclasses.is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

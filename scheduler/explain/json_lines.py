@@ -220,7 +220,7 @@ def _sending_of(values: Mapping[str, Any]) -> Sending:
 
 
 def _batch_fields() -> list[str]:
-    return [field.name for field in fields(Batch) if field.name not in _ELSEWHERE]
+    return [field.name for field in fields(Batch) if field.init and field.name not in _ELSEWHERE]
 
 
 def _finite(value: Any) -> Any:
