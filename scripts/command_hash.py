@@ -9,6 +9,7 @@ shown.
 
 import argparse
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -176,9 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def start_other(checkout: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Starts this script in another checkout; it writes its logs to `folder`."""
+    """Starts this script in another checkout, whose sources come before what is installed; its logs go to `folder`."""
     command = [sys.executable, "-m", "scripts.command_hash", "--log", str(folder)]
-    return subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL)
+    environ = {**os.environ, "PYTHONPATH": str(checkout)}
+    return subprocess.Popen(command, cwd=checkout, env=environ, stdout=subprocess.DEVNULL)
 
 
 def compare(other: subprocess.Popen[bytes], folder: Path, logs: dict[str, list[str]]) -> int:

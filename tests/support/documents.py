@@ -129,6 +129,9 @@ NOT_RUN: Mapping[str, NotRun] = {
     ".venv/bin/python -m scripts.simulator_speed --requests 1000000": NotRun(
         "minutes", "tests/unit/test_simulator_speed.py"
     ),
+    ".venv/bin/python -m scripts.simulator_speed --against CHECKOUT": NotRun(
+        "minutes", "tests/unit/test_simulator_speed.py"
+    ),
     ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR "
     "--policy edgeburst,oracle-laws --out NEW --beside OLD": _EVALUATION,
