@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 from scheduler.dispatch.edge_batch import Composition, fill_up
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.shared_batch import compose_shared, in_turn
-from scheduler.dispatch.waiting_line import NO_RANK, Rank, looked_at
+from scheduler.dispatch.waiting_line import NO_RANK, Rank, in_order, looked_at
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend
 
@@ -49,6 +50,9 @@ def by_urgency(slot: EdgeSide) -> list[ModelQueues]:
 def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition:
     """Chooses the batch that leaves now, and takes its members out of the model's queues.
 
+    Where tenants are told apart and there is a backlog, those that are behind in their use of the edge have their turn
+    wherever their requests wait.
+
     Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
     again.
     """
@@ -63,14 +67,16 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
             return Composition(counted_on)
         return Composition((), (), counted_on)
     penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
-    shared = tenants.several(line.kinds(), counted_on)
-    ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared, there=slot.place)
-    first, *others = ranks or [NO_RANK]
+    behind = _behind_elsewhere(slot, queues, counted_on, look=look) if tenants.shares and line.items else []
+    others = list(in_order([counted_on, behind])) if behind else counted_on
+    shared = tenants.several(line.kinds(), others)
+    ranks = line.ranks(others, has_functions=queues.has_functions, stuck=shared, there=slot.place)
+    first, *following = ranks or [NO_RANK]
     result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
     if not result.chosen:
         result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
     chosen, dropped = list(result.chosen), list(result.dropped)
-    for rank in others:
+    for rank in following:
         if chosen:
             # Requests of a lower rank that make no member late.
             candidates = in_turn(tenants, rank.kinds(), rank.others, per_item_s=_per_item_s(slot, queues))
@@ -79,6 +85,13 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
         result = compose_shared(tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         chosen, dropped = list(result.chosen), dropped + list(result.dropped)
     line.remove_all([q for q in (*chosen, *dropped) if q.state is State.EDGE_LATER])
+    taken = []
+    if behind:
+        # What is not taken waits for its function call as before.
+        waits = set(map(id, behind))
+        taken, dropped = [q for q in chosen if id(q) in waits], [q for q in dropped if id(q) not in waits]
+        for queued in taken:
+            queues.leave_buffer(queued)
     gone = {id(q) for q in (*chosen, *dropped)}
     left = [q for q in counted_on if id(q) not in gone]
     # A request that was gathered for a function and has not left yet joins at no cost where the batch has room.
@@ -88,7 +101,26 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
         queues.leave_buffer(queued)
     overdue = _overdue_with(slot, queues, (*chosen, *joining), now_s=now_s)
     queues.overdue.remove_all(overdue)
-    return Composition((*chosen, *joining, *overdue), dropped, left, (*joining, *overdue))
+    return Composition((*chosen, *joining, *overdue), dropped, left, (*taken, *joining, *overdue))
+
+
+def _behind_elsewhere(
+    slot: EdgeSide, queues: ModelQueues, counted_on: Sequence[QueuedRequest], *, look: int
+) -> list[QueuedRequest]:
+    """Returns requests gathered for functions whose tenants are behind others that have a backlog here.
+
+    A function's price and the cost to others sent them there, where they wait behind the same backlog: without it they
+    would have the edge.
+    """
+    tenants = slot.tenants
+    labels = tenants.labels(queues.edge_later.kinds(), counted_on)
+    ahead_s = max((tenants.levels_s[label] for label in labels), default=0.0)
+    found = (
+        queued
+        for queued in queues.gathered()
+        if tenants.levels_s[tenants.label(queued)] < ahead_s and slot.usable(queues, queued)
+    )
+    return list(islice(found, look))
 
 
 def deferred_batch(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:

@@ -111,8 +111,9 @@ class WaitingLine:
         Args:
             others: requests in deadline order that are in no queue and come in between.
             has_functions: whether a function takes requests at present; without one, only the edge serves any.
-            stuck: whether those of the line count as if only the edge could serve them, as at present: otherwise one
-                tenant whose data stays on the site could keep another, whose money is spent, from all places.
+            stuck: whether all count as if only the edge could serve them, as those of the line at present: otherwise
+                one tenant whose data stays on the site could keep another, whose money is spent, from all places, and
+                the backlog of one the newcomers of another.
             there: for which edge server; those that it has failed are left out. None: for any.
         """
         kinds: dict[tuple[bool, int], dict[Key, DeadlineOrder]] = {}
@@ -123,7 +124,7 @@ class WaitingLine:
         beside: dict[tuple[bool, int], list[QueuedRequest]] = {}
         for queued in others:
             key = self._key(queued)
-            beside.setdefault((has_functions and key[0], key[1]), []).append(queued)
+            beside.setdefault((has_functions and key[0] and not stuck, key[1]), []).append(queued)
         return [
             Rank(may_leave, beside.get((may_leave, number), ()), tuple(kinds.get((may_leave, number), {}).values()))
             for may_leave, number in sorted({*kinds, *beside})
