@@ -141,12 +141,8 @@ class Telemetry:
         self._http_errors = Counts(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("code",), registry=self.registry
         )
-        self._grpc_errors = Counts(
-            "edgeburst_grpc_errors",
-            "gRPC calls that ended with an error, by status code.",
-            ("code",),
-            registry=self.registry,
-        )
+        of_grpc = "gRPC calls that ended with an error, by status code."
+        self._grpc_errors = Counts("edgeburst_grpc_errors", of_grpc, ("code",), registry=self.registry)
         self._own_latency = Distributions(
             "edgeburst_own_latency_seconds",
             "Latency that the daemon itself adds to a request.",

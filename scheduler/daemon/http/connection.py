@@ -7,10 +7,9 @@
      └──────────────────────────▶ GIVEN: aiohttp has the connection until it ends
        anything else: chunks, Expect, half a head, HTTP/1.0, what is no HTTP; requests that come before an answer
 
-Bytes of a head arrive in a buffer that all connections share: they are looked at, and copied, before the next read. A
-body that is not whole with its head gets a buffer of its own (`arriving_body`). What fails before the body is read is
-refused by aiohttp, which is lent the request and checks it anew. What fails later is refused here: a body that is late,
-too large or given up for others (REST: its other bytes are read for a while and dropped), and whatever the work raises.
+Bytes of a head arrive in a buffer that all connections share; a body that is not whole with its head gets its own
+(`arriving_body`). What fails before the body is refused by aiohttp, which checks the request anew; what fails later
+here: a body that is late, too large or given up for others (REST: more of it is read and dropped), and faults.
 """
 
 from __future__ import annotations
