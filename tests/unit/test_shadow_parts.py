@@ -304,6 +304,7 @@ def report(**changes: Any) -> dict[str, Any]:
     return {
         "state": "hearing",
         "message": "",
+        "refused": "",
         "config": "what-if.toml",
         "loop_s": 0.25,
         "pauses": 1,
