@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -75,6 +76,20 @@ def test_half_a_body_gets_one_buffer_for_all_of_it() -> None:
         return body.whole()
 
     assert run(arrive) == b"x" * 100_000 + b"y" * 100_000
+
+
+def test_one_that_is_whole_is_not_held_by_what_received_it() -> None:
+    def arrive(limits: BodyLimits) -> None:
+        body = ArrivingBody(limits, "a", 200_000, memoryview(b"x" * 100_000), pytest.fail)
+        fill(body, b"y" * 100_000)
+        whole = body.whole()
+        assert isinstance(whole, memoryview)
+        buffer = weakref.ref(whole.obj)
+        del whole
+        assert buffer() is None
+        assert not body.missing
+
+    run(arrive)
 
 
 def test_one_that_is_too_large_is_not_begun() -> None:

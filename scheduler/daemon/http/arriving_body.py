@@ -81,7 +81,10 @@ class ArrivingBody:
     def whole(self) -> bytes | memoryview:
         """Returns the body, of which nothing is missing, and ends its count."""
         self.end()
-        return b"".join([*self._pieces, self._view[: self._filled]]) if self._pieces else self._view
+        pieces, view, filled = self._pieces, self._view, self._filled
+        # What calls back holds this object, and this object that: the body would stay until cycles are searched for.
+        self._pieces, self._view, self._filled = [], memoryview(b""), 0
+        return b"".join([*pieces, view[:filled]]) if pieces else view
 
     def end(self) -> None:
         """Takes it out of the limits: it is whole, or will never be."""
