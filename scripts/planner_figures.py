@@ -3,13 +3,21 @@
 Run with `python -m scripts.planner_figures`. With --traces (or EDGEBURST_TRACES) the folder `vectors` beside the
 traces gives HarmonyBatch's 28 sets of applications and its latency coefficients. Without that folder only the times
 are measured, with an invented profile. Times are processor time, so that other load on the machine counts less.
+
+With --against COMMIT (or a checkout's folder) planning is timed here and there instead, in turns, each time in a fresh
+process; ratios are those of the least times, and the answers are compared.
+
+    python -m scripts.planner_figures --against 843c8b3
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
@@ -19,6 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from scheduler.domain.errors import EdgeburstError
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, PlanningProblem
@@ -26,6 +35,7 @@ from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_batching_grid import buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
 from scheduler.terminal import counted
+from scripts.daemon_bench.contenders import checkout_of
 from scripts.support.published_figures import harmony_profile, read
 from scripts.support.script import run_script
 
@@ -59,6 +69,16 @@ INVENTED = {
     ],
 }
 _ASKED_S = {1: 0.02, 12: 0.1, 200: 3.0}
+ASKED_AGAINST = {
+    "12 applications, percentile": 0.68,
+    "12 applications, worst-case": 0.68,
+    "one bursty application": 0.71,
+    "grid of 4 phases": 0.8,
+}
+"""Times in parts of those of commit 843c8b3."""
+TURNS = 4
+ROOT = Path(__file__).resolve().parents[1]
+DRIVER = ROOT / "scripts" / "support" / "planning_times.py"
 _REPEATS = {1: 5, 12: 3, 200: 1}
 
 
@@ -67,7 +87,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--traces", type=Path, default=Path(os.environ.get("EDGEBURST_TRACES", ".")))
     parser.add_argument("--without-200", action="store_true", help="omit the plans of 200 applications")
+    parser.add_argument("--against", metavar="COMMIT", help="time planning here and at a commit or in a folder instead")
     args = parser.parse_args()
+    if args.against is not None:
+        return against(args.against)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     vectors = args.traces.resolve().parent / "vectors"
     matched = True
@@ -77,6 +100,41 @@ def main() -> int:
         console.print("no vectors beside the traces: name their folder with --traces or EDGEBURST_TRACES")
     _print_times(console, counts=(1, 12) if args.without_200 else (1, 12, 200))
     return 0 if matched else 1
+
+
+def against(named: str) -> int:
+    """Prints the times here beside those of another checkout; returns 1 if an answer differs."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkouts = {"there": checkout_of(named, Path(folder)), "here": ROOT}
+        runs: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in checkouts}
+        for _ in counted(range(TURNS), "planning", "turns"):
+            for name, checkout in checkouts.items():
+                runs[name].append(_times_in(checkout))
+    same = True
+    print("| what | there, ms | here, ms | ratio | asked | answers |\n|---|---|---|---|---|---|")
+    for what in runs["here"][0]:
+        there_s, here_s = (min(run[what][0] for run in runs[name]) for name in ("there", "here"))
+        theirs, ours = (runs[name][0][what][1] for name in ("there", "here"))
+        equal = abs(ours - theirs) <= 1e-9 * abs(theirs)
+        same = same and equal
+        asked = ASKED_AGAINST.get(what)
+        ratio = f"{here_s / there_s:.2f}{', **missed**' if asked and here_s / there_s > asked else ''}"
+        print(
+            f"| {what} | {there_s * 1e3:.1f} | {here_s * 1e3:.1f} | {ratio} | {f'≤ {asked}' if asked else ''} "
+            f"| {'same' if equal else f'{ours:.9g} for {theirs:.9g}'} |"
+        )
+    return 0 if same else 1
+
+
+def _times_in(checkout: Path) -> dict[str, tuple[float, float]]:
+    environ = {**os.environ, "PYTHONPATH": str(checkout)}
+    command = [sys.executable, str(DRIVER)]
+    done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise EdgeburstError(f"planning cannot be timed in {checkout}: {last}")
+    found: dict[str, tuple[float, float]] = json.loads(done.stdout)
+    return found
 
 
 def _print_sets(console: Console, vectors: Path) -> bool:

@@ -142,7 +142,11 @@ class SharedBufferCosts:
             for x in (distribution.reached(), distribution.below, distribution.mean_sizes())
         )
         costs = reached * billed_s
-        costs[1:] += (below * billed_s[:-1]).cumsum(axis=0)
+        # Cap by cap instead of a cumulative sum along the first axis, which is read in far strides.
+        closed = below * billed_s[:-1]
+        for before, row in zip(closed, closed[1:], strict=False):
+            row += before
+        costs[1:] += closed
         costs *= np.where(family.allowed, family.per_s, np.inf)[indices, :caps].T[:, :, None]
         costs += family.per_call
         costs /= means
