@@ -96,7 +96,7 @@ def connections_us(connections: int, _requests: int) -> float:
     from scripts.daemon_bench import cases, comparison
 
     case = cases.Case.of(f"24kb-binary-{connections}-edge")
-    return comparison.compared(case, None, duration_s=CONNECTION_SECONDS)["here"].cpu_us
+    return comparison.compared(case, None, duration_s=CONNECTION_SECONDS, bare_too=False)["here"].cpu_us
 
 
 AXES: Mapping[str, Axis] = {

@@ -47,16 +47,17 @@ class OwnFigures:
     p99_ms: float
 
 
-def compared(case: Case, against: str | None, *, duration_s: float) -> Mapping[str, Figures]:
+def compared(case: Case, against: str | None, *, duration_s: float, bare_too: bool = True) -> Mapping[str, Figures]:
     """Returns the figures of each server under a load; the servers take turns.
 
     Args:
         case: the load.
         against: a folder or a commit whose daemon is measured too; None: none.
         duration_s: seconds that each server is measured, in all.
+        bare_too: whether the bare servers are measured.
     """
     sent, seen, memory_mb = requests(case), dict[str, Seen](), dict[str, float]()
-    with _contenders(case, against) as servers:
+    with _contenders(case, against, bare_too=bare_too) as servers:
         for _ in range(ROUNDS):
             for server in servers:
                 found = asyncio.run(

@@ -1,8 +1,13 @@
 """What a request costs as things grow: every axis begins at the smallest, and its worlds are as large as they say."""
 
+from pathlib import Path
+
 import pytest
 
 from scripts import growth
+from scripts.daemon_bench import comparison
+from scripts.daemon_bench.cases import Case
+from scripts.daemon_bench.comparison import Figures
 
 
 def test_every_axis_of_the_engine_is_measured_from_the_smallest_on(
@@ -15,6 +20,25 @@ def test_every_axis_of_the_engine_is_measured_from_the_smallest_on(
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == list(measured)
     assert all(list(values) == sorted(values) for values, _ in measured.values())
+
+
+def test_axes_are_drawn_and_connections_are_those_of_a_daemon_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured: list[int] = []
+
+    def compared(case: Case, against: None, *, duration_s: float, bare_too: bool) -> dict[str, Figures]:
+        assert not bare_too
+        measured.append(case.connections)
+        return {"here": Figures(1.0, cpu_us=100.0 / case.connections, p50_ms=1, p99_ms=1, memory_mb=1, refused=0)}
+
+    monkeypatch.setattr(comparison, "compared", compared)
+    plot = tmp_path / "growth.png"
+    assert growth.main(["--axis", "connections", "--plot", str(plot)]) == 0
+    assert measured == [1, 8, 64, 500, 2_000]
+    row = "| connections | 1 … 2,000 | 1: 100 · 8: 12 · 64: 2 · 500: 0 · 2,000: 0 | 0.00 |"
+    assert capsys.readouterr().out.splitlines()[2] == row
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_worlds_are_as_large_as_they_say() -> None:
