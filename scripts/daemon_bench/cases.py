@@ -73,9 +73,14 @@ ALL = tuple(
 
 def requests(case: Case, seed: int = 1) -> Sequence[bytes]:
     """Returns the requests of a case as they go over the wire, which take turns."""
+    return [_request(case.form, picture) for picture in pictures(case, seed)]
+
+
+def pictures(case: Case, seed: int = 1) -> Sequence[bytes]:
+    """Returns what is sent in the requests of a case, without their form."""
     generator = random.Random(seed)
     sizes = [round(case.body_kb * 1024 * (0.95 + 0.1 * index / VARIANTS)) for index in range(VARIANTS)]
-    return [_request(case.form, generator.randbytes(size)) for size in sizes]
+    return [generator.randbytes(size) for size in sizes]
 
 
 def _request(form: str, picture: bytes) -> bytes:

@@ -10,6 +10,8 @@ from functools import partial
 from typing import cast
 
 WINDOW_S = 0.25
+CLOSED = 0
+"""Status of a request whose connection was closed without an answer."""
 MANY = 256
 """Connections from which a window is four times as long: their answers come in bursts."""
 
@@ -86,6 +88,9 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if not self._load.ended:
             self._load.lost += 1
+            if self._load.again is not None:
+                self._load.answered(CLOSED, time.perf_counter() - self._sent_s)
+                self._load.again(self._next)
 
 
 class _Load:
@@ -100,6 +105,8 @@ class _Load:
         self.idle: list[_Client] | None = None
         """Connections without a request, where requests have times of their own; None: each sends its next at once."""
         self.ended = False
+        self.again: Callable[[int], object] | None = None
+        """Opens another connection for one that is lost; None: none may be lost."""
 
     def answered(self, status: int, latency_s: float) -> None:
         """Counts an answer."""
@@ -117,6 +124,7 @@ async def closed_loop(
     warm_up_s: float,
     duration_s: float,
     cpu_s: Callable[[], float],
+    may_close: bool = False,
 ) -> Seen:
     """Keeps each of the connections busy with one request after the other.
 
@@ -127,6 +135,7 @@ async def closed_loop(
         warm_up_s: seconds before anything counts.
         duration_s: seconds that count.
         cpu_s: returns the processor seconds that the server has used.
+        may_close: whether the server may close connections: an answer of status `CLOSED`, and another is opened.
 
     Raises:
         ConnectionError: the server has closed a connection.
@@ -135,6 +144,13 @@ async def closed_loop(
     made = []
     for first in range(connections):
         made.append(await loop.create_connection(partial(_Client, load, first), "127.0.0.1", port))
+
+    async def again(first: int) -> None:
+        made.append(await loop.create_connection(partial(_Client, load, first), "127.0.0.1", port))
+        made[-1][1].send()
+
+    if may_close:
+        load.again = lambda first: loop.create_task(again(first))
     for _, client in made:
         client.send()
     await asyncio.sleep(warm_up_s)
@@ -145,7 +161,7 @@ async def closed_loop(
         await asyncio.sleep(WINDOW_S if connections < MANY else 4 * WINDOW_S)
         load.seen.windows.append((load.count - count, time.perf_counter() - began_s, cpu_s() - used_s))
     load.ended = True
-    if load.lost:
+    if load.lost and not may_close:
         raise ConnectionError(f"the server has closed {load.lost} connections")
     for transport, _ in made:
         transport.close()

@@ -33,5 +33,9 @@ printf 'grafana-foundation-sdk\n' | .venv-lint/bin/uv pip compile --quiet --upgr
     --no-annotate --custom-compile-command 'make pins' - --output-file "$pins/monitoring.txt"
 # Servers and clients of others, for `make test-peers`. A KServe that MLServer's ranges exclude is not the newest.
 printf 'kserve\nmlserver>=1.6\n' | compile - --constraint "$pins/build.txt" --output-file "$pins/peers.txt"
+# Servers of others that `scripts.bench_peers` installs, each by itself.
+for peer in bentoml litserve mosec; do
+    printf '%s\n' "$peer" | compile - --constraint "$pins/build.txt" --output-file "$pins/$peer.txt"
+done
 # Of Ray and what it needs the newest, too.
 rm -f "$pins/ray.txt"

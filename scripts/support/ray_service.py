@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,13 @@ class RayService:
 
 @contextmanager
 def ray_service(
-    python: Path, options: str, *, replicas: int, haproxy: bool = True, token: str = ""
+    python: Path,
+    options: str,
+    *,
+    replicas: int,
+    haproxy: bool = True,
+    token: str = "",
+    application: Mapping[str, Any] | None = None,
 ) -> Iterator[RayService]:
     """Starts Ray and the application, hands it over once all replicas run, and ends all its processes.
 
@@ -79,6 +85,8 @@ def ray_service(
         replicas: their number.
         haproxy: whether HAProxy leads requests to replicas, in throughput mode; else Serve's own proxy.
         token: is in the variable EDGE_TOKEN of all processes; empty: it is not set.
+        application: another application than ours, as Serve's configuration has it; it is handed over once Ray runs it,
+            and the options are not looked at.
 
     Raises:
         RayFailed: it does not start.
@@ -93,11 +101,15 @@ def ray_service(
         environ = _environment(folder, python, more, haproxy=haproxy)
         environ |= {"EDGE_TOKEN": token} if token else {}
         config = folder / "serve.json"  # JSON is YAML
-        config.write_text(json.dumps(serve_config(options, port=port, replicas=replicas)))
+        content = serve_config(options, port=port, replicas=replicas)
+        if application is not None:
+            content["applications"] = [application]
+        config.write_text(json.dumps(content))
         with _head(folder, python, gcs, more, environ):
             command = [str(python.with_name("serve")), "run", "--non-blocking", str(config)]
             _run(command, {**environ, "RAY_ADDRESS": f"127.0.0.1:{gcs}"}, folder)
-            _until_served(service, replicas)
+            if application is None:
+                _until_served(service, replicas)
             yield service
     finally:
         _end(folder)

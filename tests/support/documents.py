@@ -49,6 +49,7 @@ _LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
 _FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
 _MLPERF = NotRun("minutes", "tests/integration/test_mlperf.py")
+_PEERS = NotRun("minutes, and servers of others", "tests/unit/test_bench_peers.py")
 _RECORDED = NotRun("what a daemon of the reader has recorded", "tests/unit/test_what_if.py")
 NOT_RUN: Mapping[str, NotRun] = {
     "edgeburst simulate --recorded arrivals/ --config edgeburst.toml --from 2026-11-29 --to 2026-11-30": _RECORDED,
@@ -138,6 +139,8 @@ NOT_RUN: Mapping[str, NotRun] = {
     "EDGEBURST_TRACES=DIR .venv/bin/python -m scripts.limits": _LIMITS,
     ".venv/bin/python -m scripts.limits --rows 0.6x2.4,1x3 --requests 5000": _LIMITS,
     ".venv/bin/python -m scripts.limits --lookahead": _LIMITS,
+    ".venv/bin/python -m scripts.bench_peers --json peers.json --plot peers.png": _PEERS,
+    ".venv/bin/python -m scripts.bench_peers --peer LitServe --peer mosec --turns 9": _PEERS,
     ".venv/bin/python -m scripts.mlperf": _MLPERF,
     ".venv/bin/python -m scripts.mlperf --seconds 5 --edge digits --rps 100 --offline-rps 1500": _MLPERF,
     ".venv/bin/python -m scripts.mlperf --url http://127.0.0.1:8600 --scenario Server --rps 50": _MLPERF,

@@ -18,7 +18,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 CHECKERS = ("ruff", "mypy", "lint-imports")
 LINT_PINS = ".ci/constraints.txt"
 TEST_PINS = "scripts/requirements/test.txt"
-NAMES = ("build", "fuzz", "monitoring", "peers", "torch")
+NAMES = ("bentoml", "build", "fuzz", "litserve", "monitoring", "mosec", "peers", "torch")
 PIN_FILES = (LINT_PINS, TEST_PINS, *(f"scripts/requirements/{name}.txt" for name in NAMES))
 
 
