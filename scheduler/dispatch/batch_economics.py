@@ -143,15 +143,6 @@ class BatchEconomics:
         without = self.cost(buffer, members, items=queue.items, begins_s=without_s) if members else 0.0
         return self.cost(buffer, _with(members, queued), items=items, begins_s=with_s) - without
 
-    def marginal(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Share:
-        """Returns this request's part of the batch being gathered, which it fits into: what it adds, without others."""
-        queue, request = buffer.queue, queued.request
-        items, costs = queue.items + request.items, buffer.prices.costs
-        begins_s = self.uplink.begins_s(now_s, queue.body_bytes + request.body_bytes, buffer.pool)
-        late = self.late_probability(buffer, items, request.deadline_s - begins_s)
-        money = costs[items] - costs[queue.items]
-        return Share(items, money, late, money + lateness_price * late)
-
     def alone(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> Share:
         """Returns this request's part of a batch of its own or of the cheapest one, whichever costs less, sent now."""
         request = queued.request

@@ -22,9 +22,7 @@ stays within 0.05 %."""
 DEFERRAL_RESERVE = 1.5
 """So many times what a deferrable request needs at the end is kept for it. Judgement: in simulations of 3,000 requests
 halving it changes cost within noise, doubling it by +0.6 % (in time -0.1 points)."""
-FILLING = 0.8
-"""Part of what a saturated edge's seconds are worth for which a batch that is being gathered is filled up. Judgement:
-without noise 0.7 to 1 cost the same; with noise 1 costs 0.5 % more at 1 s x 3, as later members delay the others."""
+
 
 NOT_ALLOWED = frozenset(
     {
@@ -66,8 +64,7 @@ class Offers:
             return self._compare_all(queues, queued, now_s=now_s, lateness_price=lateness_price)
         by_edge = alone.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         if by_edge.total <= queues.lateness.prices.min_money * queued.request.items:
-            filling = self._filling(queues, queued, by_edge, now_s=now_s, lateness_price=lateness_price)
-            return filling or Choice((by_edge,), 0, alone)
+            return Choice((by_edge,), 0, alone)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         return self._choose(queues, queued, (by_edge,), by_function, alone, now_s=now_s, lateness_price=lateness_price)
 
@@ -82,40 +79,6 @@ class Offers:
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         slot = found[least][1]
         return self._choose(queues, queued, by_edges, by_function, slot, now_s=now_s, lateness_price=lateness_price)
-
-    def _filling(
-        self, queues: ModelQueues, queued: QueuedRequest, by_edge: Offer, *, now_s: float, lateness_price: float
-    ) -> Choice | None:
-        """Returns the choice to fill up the function batch that is being gathered; None where the edge costs less.
-
-        A place on a saturated edge is not free: others could use its seconds. While a batch is smaller than the
-        cheapest one, a member more costs less than a fresh request; once the edge's next batch has its first member,
-        it takes all that come, and the gathered batch would leave as it is.
-        """
-        if (seconds_worth := queues.lateness.prices.seconds_worth) <= 0.0:
-            return None
-        buffer, request, economics = queues.buffer_of(queued), queued.request, self.function.economics
-        if buffer is None or not 0 < buffer.queue.items <= buffer.prices.cheapest_size - request.items:
-            return None
-        worth = FILLING * seconds_worth * request.items
-        joining = economics.joining(buffer, queued, now_s=now_s)
-        if joining >= by_edge.total + worth:
-            return None
-        offer = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        share = economics.marginal(buffer, queued, now_s=now_s, lateness_price=lateness_price)
-        others = max(0.0, joining - share.total)
-        if offer.reason is not None or share.total + others >= by_edge.total + worth:
-            return None
-        joined = offer._replace(
-            finish_s=offer.start_s + buffer.known_times.median_s[share.items],
-            items=share.items,
-            late_probability=share.late_probability,
-            money=share.money,
-            cost_to_others=others,
-            total=share.total + others,
-        )
-        taken = by_edge._replace(cost_to_others=by_edge.cost_to_others + worth, total=by_edge.total + worth)
-        return Choice((taken, joined), 1)
 
     def _choose(
         self,
@@ -136,10 +99,7 @@ class Offers:
             if found is not None:
                 return found
         if by_edge.reason is None and by_edge.total <= by_function.total:
-            filling = None
-            if slot is self.edges.alone:
-                filling = self._filling(queues, queued, by_edge, now_s=now_s, lateness_price=lateness_price)
-            return filling or Choice(offers, least, slot)
+            return Choice(offers, least, slot)
         if by_function.reason is None:
             return Choice(offers, len(by_edges), no_room_for=by_function)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)

@@ -20,10 +20,6 @@ from scheduler.domain.messages import BatchFailed, LimitsChanged, RequestArrived
 from scheduler.domain.plans import Limits, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
-from scheduler.simulator.explanations import explanations, whole_ring
-from scheduler.simulator.scenario import Scenario
-from scheduler.simulator.world import generators, make_requests, make_simulation
-from scheduler.workloads import poisson
 from scripts.command_hash import run, scenarios
 
 NOISY = ("overload with noise", "classes", "two tiers, few slots")
@@ -191,22 +187,3 @@ def test_a_warming_call_is_given_up_some_time_whatever_the_link() -> None:
     engine._sending.warm_up(engine._queues["m"].buffers[0], now_s=1.0)
     [call] = [sent_batch.batch for sent_batch in engine._outbox.in_flight.values() if sent_batch.batch.warming]
     assert call.give_up_at_s < 200.0
-
-
-def test_requests_fill_the_gathered_batch_where_a_saturated_edge_has_better_use_for_its_seconds() -> None:
-    """Of 1,500 requests at 1.6 times what the edge serves; the price of a member more follows from the tier's law."""
-    requests = make_requests(Scenario(), poisson(180.0, rng=generators(2)[0], requests=1_500))
-    ring = whole_ring(len(requests))
-    journal = make_simulation(Scenario(), requests, ring=ring).run()
-    [tier] = Scenario().tiers
-    costs = [0.0, *[tier.price.cost(tier.latency.predict_s(items)) for items in range(1, 6)]]
-    made = [d for one in explanations(ring, requests) for d in one.decisions if d.cause is Cause.ARRIVAL]
-    both = [d.offers for d in made if d.chosen == 1 and d.offers[0].reason is None]
-    filled = [(edge, function) for edge, function in both if function.money < 0.9 * min(costs[5] / 5, costs[1])]
-    assert len(filled) > 10
-    for edge, function in filled:
-        assert function.money == pytest.approx(costs[function.items] - costs[function.items - 1], rel=0.02)
-        assert function.total < edge.total
-    later = [s.batch for s in journal.batches.values() if s.batch.sent_at_s > 5.0]
-    sizes = [len(batch.request_ids) for batch in later if batch.backend is Backend.FUNCTION]
-    assert sizes.count(5) >= 0.9 * len(sizes)
