@@ -48,6 +48,10 @@ async def _no_history(_: history_feed.Feed) -> None:
     await asyncio.Event().wait()
 
 
+_COLLECTOR = SimpleNamespace(
+    collect=lambda: 0, freeze=lambda: None, get_threshold=lambda: (700, 10, 10), set_threshold=lambda *_: None
+)
+"""In the place of `gc`: what a world sets must not outlive it."""
 EPOCH_S = 1.7e9
 """The wall clock when a world begins."""
 
@@ -256,7 +260,7 @@ def replacements(world: World) -> Iterator[None]:
         (config_module, "load_profile", _load_profile),
         (config_module, "load_sheet", _load_sheet),
         (serve, "time", SimpleNamespace(monotonic=machine.now)),
-        (serve, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),
+        (serve, "gc", _COLLECTOR),
         (serve, "print", lambda *_, **__: None),
         (serve, "Signals", Signals),
         (serve, "Front", partial(Front, world=world)),

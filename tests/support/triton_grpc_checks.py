@@ -178,7 +178,8 @@ def inference(ask: Asking) -> None:
     response = result.get_response()
     assert (response.model_name, response.model_version, response.id) == ("digits", "1", "r-7")
     assert response.parameters["backend"].string_param == "edge"
-    assert response.parameters["batch_items"].int64_param == 2
+    # The other client's requests may be in the same batch.
+    assert response.parameters["batch_items"].int64_param >= 2
     assert response.parameters["wait_s"].double_param >= 0
     np.testing.assert_array_equal(ask.infer(PICTURE, model_version="1").as_numpy("probabilities"), rows(PICTURE))
 

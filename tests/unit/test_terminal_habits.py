@@ -305,6 +305,7 @@ OTHERWISE = {
     *("demo/__main__", "demo/client", "demo/alternatives", "demo_failures/__main__", "bench_edge", "edge_bench/loop"),
     *("daemon_bench/bare", "daemon_bench/edge", "daemon_bench/stages", "fault_table/liar", "money/container"),
     *("support/stub_edge", "support/stub_function", "support/steady_queue", "wsgi_bench/serve", "sensitivity/__init__"),
+    *("support/planning_times", "support/one_simulation", "peer_bench/litserve_app", "peer_bench/mosec_app"),
     *("config_reference", "grpc_messages", "monitoring/build_dashboard"),
 }
 
