@@ -279,7 +279,7 @@ class FunctionSide:
         Never for one that may not.
         """
         request, buffer, uplink = queued.request, queues.buffer_of(queued), self.uplink
-        if buffer is None or not allowed(queues, queued):
+        if buffer is None or not _may_join(queues, queued, buffer):
             return math.inf
         pool, free = buffer.pool, len(uplink.finishes_s) < self.max_in_flight
         if free and not self.quota.known and uplink.in_pool[pool] < buffer.tier.max_in_flight:
@@ -347,12 +347,15 @@ def most_for_starts(buffer: FunctionBuffer, batches: int) -> float:
 
 def allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
     """Whether the request may leave the site for its buffer's functions, and fits."""
-    failed = queued.failed_on
-    if (failed and FUNCTIONS in failed) or queued.request.class_name in queues.edge_only:
-        return False
     buffer = queues.buffer_of(queued)
-    request = queued.request
-    return buffer is not None and request.items <= buffer.cap and request.body_bytes <= buffer.max_bytes
+    return buffer is not None and _may_join(queues, queued, buffer)
+
+
+def _may_join(queues: ModelQueues, queued: QueuedRequest, buffer: FunctionBuffer) -> bool:
+    request, failed = queued.request, queued.failed_on
+    if (failed and FUNCTIONS in failed) or request.class_name in queues.edge_only:
+        return False
+    return request.items <= buffer.cap and request.body_bytes <= buffer.max_bytes
 
 
 def buffer_of(queues: ModelQueues, queued: QueuedRequest) -> FunctionBuffer:

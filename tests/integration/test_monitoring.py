@@ -47,9 +47,12 @@ HAPPENS_NOT = frozenset(
         "edgeburst_edge_shared",
         "edgeburst_edge_others_wait_seconds",
         "edgeburst_edge_others_wait_observed_seconds",
+        "edgeburst_recording_up",
+        "edgeburst_recording_written_total",
+        "edgeburst_recording_lost_total",
     }
 )
-"""What has no series as long as nothing is refused, throttled, learned, borrowed or shared."""
+"""What has no series as long as nothing is refused, throttled, learned, borrowed, shared or recorded."""
 
 
 def alerts() -> dict[str, dict[str, Any]]:
