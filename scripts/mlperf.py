@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -107,6 +108,10 @@ def _port_of(url: str) -> int:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost") or parts.port is None:
         raise EdgeburstError(f"--url {url!r} is no daemon of this host; one is http://127.0.0.1:8600")
+    try:
+        socket.create_connection(("127.0.0.1", parts.port), timeout=5.0).close()
+    except OSError as error:
+        raise EdgeburstError(f"nothing answers at --url {url!r} ({error}); start `edgeburst serve` there") from error
     return parts.port
 
 

@@ -2,7 +2,7 @@
 
     python -m scripts.simulator_speed                                     # the engine, 10,000 requests a row
     python -m scripts.simulator_speed --policy slots --requests 1000000   # few lines: mostly the world's time
-    python -m scripts.simulator_speed --against CHECKOUT   # one edge server, in turns
+    python -m scripts.simulator_speed --against COMMIT     # one edge server, in turns
 
 Each edge server is as fast as the Orin; Poisson arrivals at `--load` times 46.6/s for each of them, SLO 1 s, functions
 as in `edgeburst simulate`. The time is the processor's, of the run alone: drawing the arrivals before is not in it.
@@ -15,6 +15,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from scheduler.simulator.scenario import POLICIES, EdgeServer, Scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.terminal import counted
 from scheduler.workloads import poisson
+from scripts.daemon_bench.contenders import checkout_of
 from scripts.evaluation.options import MEAN_RPS, with_slo
 from scripts.support.script import run_script
 
@@ -53,13 +55,19 @@ def measure(policy: str, *, edges: int, requests: int, load: float) -> tuple[str
     )
 
 
-def in_turns(against: Path | None, compiled: Path | None, *, requests: int) -> int:
+def in_turns(against: str | None, compiled: Path | None, *, requests: int) -> int:
     """Prints how fast each simulator is and its ratio to the other checkout's, or to this one's without another."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = None if against is None else checkout_of(against, Path(folder))
+        return _in_turns(against or "", there, compiled, requests=requests)
+
+
+def _in_turns(named: str, there: Path | None, compiled: Path | None, *, requests: int) -> int:
     simulators: dict[str, tuple[str, Path | None]] = {"here, pure": (sys.executable, ROOT)}
     if compiled is not None:
         simulators["compiled"] = (str(compiled), None)
-    if against is not None:
-        simulators[str(against)] = (sys.executable, against.resolve())
+    if there is not None:
+        simulators[named] = (sys.executable, there)
     fastest_rps = dict.fromkeys(simulators, 0.0)
     for _ in counted(range(TURNS), "simulating", "turns"):
         for name, (python, checkout) in simulators.items():
@@ -69,7 +77,7 @@ def in_turns(against: Path | None, compiled: Path | None, *, requests: int) -> i
                 said = getattr(error, "stderr", None) or str(error)
                 print(f"error: {name}: {said.strip().splitlines()[-1]}", file=sys.stderr)
                 return 2
-    base_rps = fastest_rps["here, pure" if against is None else str(against)]
+    base_rps = fastest_rps["here, pure" if there is None else named]
     print("| simulator | simulated a second | ratio |\n|---|---|---|")
     for name, speed_rps in fastest_rps.items():
         print(f"| {name} | {speed_rps:,.0f} | {speed_rps / base_rps:.2f} |")
@@ -97,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=10_000, metavar="N", help="in each row (default: %(default)s)")
     parser.add_argument("--edges", default="1,2,4,16", metavar="K,...", help="default: %(default)s")
     parser.add_argument("--load", type=float, default=2.4, metavar="X", help="of each edge (default: %(default)s)")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with the simulator of this checkout")
+    parser.add_argument("--against", metavar="CHECKOUT", help="compare with the simulator of this checkout or commit")
     parser.add_argument("--compiled", type=Path, metavar="PYTHON", help="and with what this interpreter has installed")
     args = parser.parse_args(words)
     if args.against is not None or args.compiled is not None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler.domain.errors import EdgeburstError
 from scripts.support.stub_function import endpoint_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,13 +219,15 @@ def checkout_of(named: str, folder: Path) -> Path:
     """Returns a folder with the code that is named: a folder itself, or a commit, which is unpacked.
 
     Raises:
-        ValueError: it is neither.
+        EdgeburstError: it is neither, or has none of this project.
     """
     if Path(named).is_dir():
+        if not (Path(named) / "scheduler" / "engine.py").is_file():
+            raise EdgeburstError(f"{named} has no scheduler/engine.py; name a checkout of edgeburst, or a commit")
         return Path(named).resolve()
     packed = subprocess.run(["git", "archive", named], cwd=ROOT, capture_output=True, check=False)
     if packed.returncode:
-        raise ValueError(f"{named} is neither a folder nor a commit: {packed.stderr.decode().strip()}")
+        raise EdgeburstError(f"{named} is neither a folder nor a commit; `git log --oneline` shows commits")
     into = folder / "there"
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(into, filter="data")

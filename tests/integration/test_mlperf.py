@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import socketserver
 import subprocess
 import sys
@@ -81,6 +82,14 @@ def test_what_is_not_answered_counts_as_failed_whatever_loadgen_says(
 def test_a_daemon_elsewhere_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EdgeburstError, match=r"is no daemon of this host; one is http://127\.0\.0\.1:8600"):
         mlperf.main(["--url", "https://example.org", "--out", str(tmp_path)])
+
+
+@pytest.mark.usefixtures("needs_loadgen")
+def test_a_port_where_nothing_listens_is_told_before_the_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(EdgeburstError, match=r"nothing answers at --url .*start `edgeburst serve` there"):
+        mlperf.main(["--url", f"http://127.0.0.1:{port}", "--out", str(tmp_path)])
 
 
 @contextlib.contextmanager

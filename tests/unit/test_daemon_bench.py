@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from scheduler import wire
+from scheduler.domain.errors import EdgeburstError
 from scripts.daemon_bench import stages
 from scripts.daemon_bench.cases import ALL, USUAL, Case, requests
 from scripts.daemon_bench.client import Seen
 from scripts.daemon_bench.comparison import Figures, lines
+from scripts.daemon_bench.contenders import checkout_of
 
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
@@ -24,6 +27,15 @@ def test_a_case_has_the_name_it_is_asked_for_by(case: Case) -> None:
 def test_what_is_no_case_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"case|unpack"):
         Case.of(name)
+
+
+@pytest.mark.parametrize("named", ["no-commit-of-this-name", "."])
+def test_what_is_no_checkout_to_compare_with_is_refused(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EdgeburstError, match="commit"):
+        checkout_of(named, tmp_path)
 
 
 @pytest.mark.parametrize("form", ["binary", "json", "classify"])
