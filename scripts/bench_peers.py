@@ -30,7 +30,7 @@ from scheduler.plotting import new_figure
 from scheduler.program_options import positive
 from scripts.daemon_bench.cases import Case, pictures, post, requests
 from scripts.daemon_bench.client import Seen, closed_loop
-from scripts.daemon_bench.contenders import ROOT, Service, daemon, pin
+from scripts.daemon_bench.contenders import ROOT, Service, daemon, pinned
 from scripts.peer_bench.peers import PEERS, Peer, started_peer
 from scripts.support.script import run_script
 
@@ -137,8 +137,8 @@ def fought(peer: Peer, folder: Path, options: argparse.Namespace) -> Duel:
     with (
         daemon("daemon", ROOT, folder / "daemon", service=SERVICE) as ours,
         started_peer(peer, SERVICE, at, for_peer[0]) as (port, their_cpu_s),
+        pinned(1),
     ):
-        pin(1)
         for turn in range(options.turns):
             # Who is first changes, too: what else the machine does is seldom the same in both halves.
             order = [("ours", ours.port, for_daemon, ours.cpu_s), ("theirs", port, for_peer, their_cpu_s)]

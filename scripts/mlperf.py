@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from scheduler.domain.errors import EdgeburstError
 from scheduler.program_options import positive
 from scripts.daemon_bench.cases import Case, post, requests
-from scripts.daemon_bench.contenders import ROOT, Service, daemon, pin, real_edge
+from scripts.daemon_bench.contenders import ROOT, Service, daemon, pinned, real_edge
 from scripts.support.loadgen import SCENARIOS, Asked, Verdict, library, run
 from scripts.support.script import run_script
 
@@ -87,15 +87,16 @@ def _served(
     options: argparse.Namespace, service: Service, asked: Asked, folder: Path
 ) -> Iterator[tuple[int, Sequence[bytes]]]:
     """Gives the port of a daemon and the requests for it."""
-    pin(1)
-    if options.url is not None:
-        yield _port_of(options.url), _pictures(options.model)
-    elif options.edge == "digits":
-        with real_edge(folder, slo_s=asked.latency_s) as server:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pinned(1))
+        if options.url is not None:
+            yield _port_of(options.url), _pictures(options.model)
+        elif options.edge == "digits":
+            server = stack.enter_context(real_edge(folder, slo_s=asked.latency_s))
             yield server.port, _pictures("digits")
-    else:
-        with daemon("daemon", ROOT, folder, service=service, slo_s=asked.latency_s) as server:
-            yield server.port, requests(Case(options.body_kb))
+        else:
+            ours = daemon("daemon", ROOT, folder, service=service, slo_s=asked.latency_s)
+            yield stack.enter_context(ours).port, requests(Case(options.body_kb))
 
 
 def _pictures(model: str) -> Sequence[bytes]:

@@ -17,6 +17,7 @@ from support.hygiene import (
     FaultsOfChildren,
     Guardian,
     clean_up,
+    cores_of_this_process,
     descriptors,
     faults_kept,
     left_after,
@@ -81,7 +82,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     faults, logger = FaultsLogged(), logging.getLogger("edgeburst")
     logger.addHandler(faults)
-    before, open_before = threads(), descriptors()
+    before, open_before, cores = threads(), descriptors(), cores_of_this_process()
     try:
         yield
     finally:
@@ -89,6 +90,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         clean_up()
     left = left_after(lambda: new_threads(before) + new_descriptors(open_before))
     assert not left, f"threads or descriptors are left: {left}"
+    assert cores_of_this_process() == cores, "this process is kept on other cores than before"
     lines = faults.lines + request.config.stash[CHILDREN].take()
     if lines and request.node.get_closest_marker("provokes_fault") is None:
         pytest.fail(f"the program failed: {lines}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scripts.daemon_bench.cases import Case, requests
 from scripts.daemon_bench.client import Seen, closed_loop, open_loop
-from scripts.daemon_bench.contenders import ROOT, Server, bare, checkout_of, daemon, pin
+from scripts.daemon_bench.contenders import ROOT, Server, bare, checkout_of, daemon, pinned
 
 ROUNDS = 4
 WARM_UP_S = 0.5
@@ -119,7 +119,7 @@ def _contenders(case: Case, against: str | None, *, bare_too: bool = True) -> It
             there = checkout_of(against, root)
             servers.append(stack.enter_context(daemon("there", there, root / "files-there", both=both)))
         servers.append(stack.enter_context(daemon("here", ROOT, root / "files-here", both=both)))
-        pin(1)
+        stack.enter_context(pinned(1))
         time.sleep(1.0)
         yield servers
 

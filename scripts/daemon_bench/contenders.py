@@ -215,6 +215,17 @@ def pin(core: int) -> None:
     os.sched_setaffinity(0, {cores[core % len(cores)]})
 
 
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Keeps this process on one core meanwhile, where there are several."""
+    before = os.sched_getaffinity(0)
+    pin(core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def checkout_of(named: str, folder: Path) -> Path:
     """Returns a folder with the code that is named: a folder itself, or a commit, which is unpacked.
 

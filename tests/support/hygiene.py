@@ -159,6 +159,11 @@ def _tracker() -> object:
     return getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
 
 
+def cores_of_this_process() -> set[int]:
+    """Returns on which cores this process may run; none where the system does not tell."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set()
+
+
 def threads() -> set[threading.Thread]:
     """Returns the threads of this process, but the runner's."""
     return {thread for thread in threading.enumerate() if not _KEPT_THREADS.match(thread.name)}
