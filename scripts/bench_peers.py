@@ -140,7 +140,7 @@ def fought(peer: Peer, folder: Path, options: argparse.Namespace) -> Duel:
         pinned(1),
     ):
         for turn in range(options.turns):
-            # Who is first changes, too: what else the machine does is seldom the same in both halves.
+            # Which of both is first changes, too: what else the machine does is seldom the same in both halves.
             order = [("ours", ours.port, for_daemon, ours.cpu_s), ("theirs", port, for_peer, their_cpu_s)]
             for name, where, sent, cpu_s in order if turn % 2 else reversed(order):
                 load = closed_loop(
